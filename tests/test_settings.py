@@ -1,0 +1,113 @@
+"""The settings of a study: the defaults, and the message for each kind of mistake."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sgnoise.settings import SettingsError, complete_settings, load_schema
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = load_schema(ROOT / "schemas" / "config.schema.yaml")
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def test_the_default_study_is_valid_and_completed() -> None:
+    settings = complete_settings(DEFAULT, SCHEMA)
+    assert settings["runs"][0]["training"]["momentum"] == 0.0
+    assert settings["escape"]["loss_delta"] is None
+    assert "momentum" not in DEFAULT["runs"][0]["training"], "the input must stay as it was"
+
+
+def test_defaults_are_not_shared_between_entries() -> None:
+    settings = complete_settings(DEFAULT, SCHEMA)
+    settings["runs"][0]["training"]["milestones"].append(3)
+    assert complete_settings(DEFAULT, SCHEMA)["runs"][0]["training"]["milestones"] == []
+
+
+MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda c: c.update(nosie=1), r"the top level: unknown key 'nosie'; did you mean 'noise'\?"),
+    (
+        lambda c: c["noise"].update(zzz=3),
+        r"noise: unknown key 'zzz'\. Allowed are: batch_sizes, dr",
+    ),
+    (lambda c: c["noise"].update(draws="many"), r'noise\.draws: "many" is a string; .* integer'),
+    (lambda c: c["noise"].update(draws=3), r"noise\.draws: 3 must be at least 40"),
+    (lambda c: c.update(seed=True), r"seed: true is true or false; it must be of type integer"),
+    (lambda c: c.update(device="gpu"), r"device: .*did you mean 'cpu'\? Allowed are: auto, cpu"),
+    (lambda c: c["runs"][0]["training"].pop("epochs"), r"runs\[0\]\.training: the key 'epochs' is"),
+    (
+        lambda c: c["runs"][1]["model"].update(name="resnet_20"),
+        r"runs\[1\]\.model\.name: .*did you mean 'resnet20'\?.*module:function",
+    ),
+    (lambda c: c["fits"].update(span=3), r'fits\.span: 3 is not allowed; it must be "full" or num'),
+    (lambda c: c["fits"].update(laws=["gaussian", "stabel"]), r"fits\.laws\[1\].*'stable'"),
+    (lambda c: c["fits"].update(laws=["gaussian", "laplace"]), r"the tables need the law 'stable'"),
+    (lambda c: c["runs"][0].update(name="a b"), r'runs\[0\]\.name: "a b" is not a valid name'),
+    (lambda c: c.update(runs=[]), r"runs: 0 entries are too few; at least 1 "),
+    (lambda c: c["noise"].update(batch_sizes=[8, 8]), r"noise\.batch_sizes: .*twice"),
+    (
+        lambda c: c["runs"][0].update(dataset="digit"),
+        r"runs\[0\]\.dataset: .*did you mean 'digits'",
+    ),
+    (lambda c: c["runs"][0].update(name="resnet20"), r"'resnet20' is used twice"),
+    (lambda c: c["runs"][0].update(start_from="resnet20"), r"must stand before 'mlp' in the list"),
+    (
+        lambda c: c["runs"][2].update(start_from="resnet"),
+        r"runs\[2\]\.start_from: .*no run 'resnet'",
+    ),
+    (
+        lambda c: c["runs"][2]["training"].update(epochs=1),
+        r"runs\[2\]\.training\.epochs: 1 must be more than the \d+ epochs of 'resnet20'",
+    ),
+    (
+        lambda c: c["datasets"]["wine"].pop("name"),
+        r"datasets\.wine: .*'bundled' needs the key 'name'",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "table"}),
+        r"datasets\.own: .*needs the key 'path'",
+    ),
+    (lambda c: c["escape"].update(datasets=["wien"]), r"escape\.datasets\[0\]: .*'wine'"),
+    (
+        lambda c: c["escape"].update(target_iterations=[9, 5]),
+        r"escape\.target_iterations: 9 must be",
+    ),
+    (
+        lambda c: c["gradients"].update(mode="mini_batch"),
+        r"noise\.batch_sizes: with gradients\.mode",
+    ),
+    (
+        lambda c: c["figures"]["decay"].update(before="resnet2"),
+        r"figures\.decay\.before: .*'resnet20'",
+    ),
+    (
+        lambda c: c["figures"]["escape"].update(figure_1=[4]),
+        r"figures\.escape\.figure_1: no batch ",
+    ),
+    (lambda c: c["figures"]["histograms"].update(batch_size=4), r"declared are: 8, 32, 64"),
+    (lambda c: c["tables"]["table_1"].update(runs=["nlp"]), r"tables\.table_1\.runs: .*'mlp'"),
+    (
+        lambda c: c["tables"]["table_3"].update(batch_sizes=[4]),
+        r"tables\.table_3\.batch_sizes: no b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_a_mistake_is_named_with_its_path(
+    change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    settings = copy.deepcopy(DEFAULT)
+    change(settings)
+    with pytest.raises(SettingsError, match=message):
+        complete_settings(settings, SCHEMA)
+
+
+def test_a_model_of_the_users_own_is_allowed() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["runs"][0]["model"] = {"name": "my.networks:build", "depth": 3}
+    assert complete_settings(settings, SCHEMA)["runs"][0]["model"]["depth"] == 3
