@@ -1,0 +1,55 @@
+"""Stochastic gradient noise, from data sets to the report. See README.md."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/noise.smk"
+include: "rules/fit.smk"
+include: "rules/escape.smk"
+include: "rules/sde.smk"
+include: "rules/figures.smk"
+include: "rules/evidence.smk"
+include: "rules/report.smk"
+
+
+report: "report/workflow.rst"
+
+
+localrules:
+    all,
+    figures,
+    tables,
+    data,
+
+
+rule all:
+    """The whole study: data, fits, figures, tables and the report."""
+    default_target: True
+    input:
+        rules.make_report.output,
+
+
+rule figures:
+    """All nine figures, as PNG and PDF."""
+    input:
+        figure_paths(),
+
+
+rule tables:
+    """All three tables, as CSV, Markdown and LaTeX."""
+    input:
+        table_paths(),
+
+
+rule data:
+    """All data sets, training curves, gradient dumps, noise, fits, escape times and exit times."""
+    input:
+        data_paths(),

@@ -1,0 +1,169 @@
+"""What the rules share: the settings, lookups in them, seeds, paths and the digest of the code."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Threads that spin while they wait bring every other job on a busy machine to a crawl.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+FOLDER = Path(workflow.basedir)
+SCRIPTS = FOLDER / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from sgnoise.digest import code_digest
+from sgnoise.seeds import integer_seed
+from sgnoise.settings import SettingsError, complete_settings, load_schema
+
+try:
+    SETTINGS = complete_settings(
+        config, load_schema(FOLDER / "schemas" / "config.schema.yaml")
+    )
+except SettingsError as error:
+    raise WorkflowError(f"The settings cannot be used. {error}") from None
+
+STUDY = SETTINGS["study"]
+RESULTS = f"results/{STUDY}"
+RUNS = {run["name"]: run for run in SETTINGS["runs"]}
+CONTROLS = {control["name"]: control for control in SETTINGS["controls"]}
+BATCH_SIZES = SETTINGS["noise"]["batch_sizes"]
+ESCAPE = SETTINGS["escape"]
+ENVIRONMENT = FOLDER / "envs" / "sgnoise.yaml"
+GPUS = 1 if SETTINGS["device"] == "cuda" else 0
+
+FIGURES = SETTINGS["figures"]
+TABLE_KINDS = {"1": "gaussian_stable", "2": "shared_alpha", "3": "gaussian_stable"}
+
+RATES = ESCAPE["learning_rates"]
+RATE_COUNT = len(RATES) if isinstance(RATES, list) else RATES
+
+
+wildcard_constraints:
+    run="[A-Za-z0-9_.-]+",
+    dataset="[A-Za-z0-9_.-]+",
+    batch_size=r"\d+",
+    rate=r"\d+",
+
+
+def code(script):
+    """The digest that makes a rule run again when its script, or what that imports, changes."""
+    return code_digest(script, SCRIPTS)
+
+
+def seed(*names):
+    """The seed of the random stream that `names` have in this study."""
+    return integer_seed(SETTINGS["seed"], *names)
+
+
+def root_of(run):
+    """The run with which the chain of `start_from` begins: all of a chain share its random streams."""
+    while "start_from" in RUNS[run]:
+        run = RUNS[run]["start_from"]
+    return run
+
+
+def names_pattern(names):
+    """A wildcard constraint that matches just these names; of no names, nothing."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def run_file(run, name):
+    """A file of a run or of a control."""
+    return f"{RESULTS}/runs/{run}/{name}"
+
+
+def fits_of(run, batch_size):
+    return run_file(run, f"fits/b{batch_size}.parquet")
+
+
+def noise_of(run, batch_size):
+    return run_file(run, f"noise/b{batch_size}.parquet")
+
+
+def layers_of(run, batch_size):
+    return run_file(run, f"layers/b{batch_size}.parquet")
+
+
+def escape_files(dataset):
+    """The escape times of a data set, one file a batch size and learning rate."""
+    return expand(
+        f"{RESULTS}/escape/{dataset}/b{{batch_size}}/lr{{rate}}.parquet",
+        batch_size=ESCAPE["batch_sizes"],
+        rate=range(RATE_COUNT),
+    )
+
+
+def figure_paths():
+    return expand(
+        f"{RESULTS}/figures/figure_{{number}}.{{kind}}",
+        number=range(1, 10),
+        kind=["png", "pdf"],
+    )
+
+
+def table_paths():
+    return expand(
+        f"{RESULTS}/tables/table_{{number}}.{{kind}}",
+        number=range(1, 4),
+        kind=["csv", "md", "tex"],
+    )
+
+
+def data_paths():
+    """Every Parquet file that the study computes."""
+    paths = []
+    for run in RUNS:
+        paths += [run_file(run, "training.parquet"), run_file(run, "gradients.parquet")]
+    for run in [*RUNS, *CONTROLS]:
+        paths += [fits_of(run, batch_size) for batch_size in BATCH_SIZES]
+        paths += [layers_of(run, batch_size) for batch_size in BATCH_SIZES]
+    for dataset in ESCAPE["datasets"]:
+        paths += expand(
+            f"{RESULTS}/escape/{dataset}/{{name}}.parquet", name=["times", "theories"]
+        )
+    return paths + [
+        f"{RESULTS}/sde/exit_axis.parquet",
+        f"{RESULTS}/sde/exit_time.parquet",
+    ]
+
+
+def parent_files(wildcards):
+    """The checkpoint and training curve from which a run goes on, if it does not start afresh."""
+    parent = RUNS[wildcards.run].get("start_from")
+    if parent is None:
+        return {}
+    return {
+        "parent_model": run_file(parent, "model.safetensors"),
+        "parent_training": run_file(parent, "training.parquet"),
+    }
+
+
+def figure_outputs(number):
+    """The two files of a figure, the PNG with a caption for `snakemake --report`."""
+    stem = f"{RESULTS}/figures/figure_{number}"
+    return {
+        "png": report(
+            f"{stem}.png",
+            caption=f"../report/figure_{number}.rst",
+            category="Figures",
+            labels={"figure": str(number)},
+        ),
+        "pdf": f"{stem}.pdf",
+    }
+
+
+def table_rows(number):
+    """One entry a row of the table: which fits it shows and what to call them."""
+    shown = SETTINGS["tables"][f"table_{number}"]
+    return [
+        {
+            "run": run,
+            "dataset": RUNS[run]["dataset"] if run in RUNS else "synthetic",
+            "batch_size": batch_size,
+        }
+        for run in shown["runs"]
+        for batch_size in shown["batch_sizes"]
+    ]

@@ -1,0 +1,38 @@
+rule collect_claims:
+    """Each claim of the paper beside what this study measured, with a verdict by a stated rule."""
+    input:
+        fits=[
+            fits_of(name, batch_size)
+            for name in [*RUNS, *CONTROLS]
+            for batch_size in BATCH_SIZES
+        ],
+        layers=[
+            layers_of(name, batch_size) for name in RUNS for batch_size in BATCH_SIZES
+        ],
+        theories=expand(
+            f"{RESULTS}/escape/{{dataset}}/theories.parquet",
+            dataset=ESCAPE["datasets"],
+        ),
+        theorems=f"{RESULTS}/tables/theorems.csv",
+        exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
+    output:
+        claims=report(
+            f"{RESULTS}/claims.csv",
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
+    log:
+        f"{RESULTS}/logs/collect_claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect_claims.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        controls=list(CONTROLS),
+        code=code("collect_claims.py"),
+    script:
+        "../scripts/collect_claims.py"

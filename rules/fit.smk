@@ -1,0 +1,49 @@
+rule fit_noise:
+    """Every law fitted to the noise of every parameter, with its measures of fit."""
+    input:
+        noise=f"{RESULTS}/runs/{{run}}/noise/b{{batch_size}}.parquet",
+    output:
+        fits=f"{RESULTS}/runs/{{run}}/fits/b{{batch_size}}.parquet",
+    log:
+        f"{RESULTS}/logs/fit_noise/{{run}}/b{{batch_size}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fit_noise/{{run}}/b{{batch_size}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        study=STUDY,
+        run="{run}",
+        batch_size=lambda wildcards: int(wildcards.batch_size),
+        fits=SETTINGS["fits"],
+        code=code("fit_noise.py"),
+    script:
+        "../scripts/fit_noise.py"
+
+
+rule aggregate_layers:
+    """Alpha by layer, with the spread between parameters set apart from estimation error."""
+    input:
+        fits=f"{RESULTS}/runs/{{run}}/fits/b{{batch_size}}.parquet",
+    output:
+        layers=f"{RESULTS}/runs/{{run}}/layers/b{{batch_size}}.parquet",
+    log:
+        f"{RESULTS}/logs/aggregate_layers/{{run}}/b{{batch_size}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/aggregate_layers/{{run}}/b{{batch_size}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=STUDY,
+        run="{run}",
+        batch_size=lambda wildcards: int(wildcards.batch_size),
+        code=code("aggregate_layers.py"),
+    script:
+        "../scripts/aggregate_layers.py"

@@ -1,0 +1,139 @@
+rule dump_gradients:
+    """The gradient of each sampled parameter for each training sample (or mini-batch)."""
+    input:
+        arrays=lambda wildcards: f"results/data/{RUNS[wildcards.run]['dataset']}/arrays.npz",
+        model=f"{RESULTS}/runs/{{run}}/model.safetensors",
+    output:
+        gradients=f"{RESULTS}/runs/{{run}}/gradients.parquet",
+    log:
+        f"{RESULTS}/logs/dump_gradients/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/dump_gradients/{{run}}.tsv"
+    wildcard_constraints:
+        run=names_pattern(RUNS),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+        gpu=GPUS,
+    params:
+        study=STUDY,
+        run="{run}",
+        model=lambda wildcards: RUNS[wildcards.run]["model"],
+        sampling=SETTINGS["gradients"],
+        # Only a dump of mini-batches depends on the batch size.
+        batch_size=(
+            BATCH_SIZES[0] if SETTINGS["gradients"]["mode"] == "mini_batch" else None
+        ),
+        draws=(
+            SETTINGS["noise"]["draws"]
+            if SETTINGS["gradients"]["mode"] == "mini_batch"
+            else None
+        ),
+        device=SETTINGS["device"],
+        # The runs of one chain are measured at the same parameters.
+        seed=lambda wildcards: seed("parameters", root_of(wildcards.run)),
+        code=code("dump_gradients.py"),
+    script:
+        "../scripts/dump_gradients.py"
+
+
+rule simulate_control_gradients:
+    """Per-sample gradients of known law, to be resampled like those of a network."""
+    output:
+        gradients=f"{RESULTS}/runs/{{run}}/gradients.parquet",
+    log:
+        f"{RESULTS}/logs/simulate_control_gradients/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate_control_gradients/{{run}}.tsv"
+    wildcard_constraints:
+        run=names_pattern(
+            name
+            for name, control in CONTROLS.items()
+            if control["stage"] == "gradients"
+        ),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=STUDY,
+        run="{run}",
+        control=lambda wildcards: CONTROLS[wildcards.run],
+        seed=lambda wildcards: seed("control", wildcards.run),
+        code=code("simulate_control_gradients.py"),
+    script:
+        "../scripts/simulate_control_gradients.py"
+
+
+rule simulate_control_noise:
+    """Noise of known law, exact."""
+    output:
+        noise=f"{RESULTS}/runs/{{run}}/noise/b{{batch_size}}.parquet",
+    log:
+        f"{RESULTS}/logs/simulate_control_noise/{{run}}/b{{batch_size}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate_control_noise/{{run}}/b{{batch_size}}.tsv"
+    wildcard_constraints:
+        run=names_pattern(
+            name for name, control in CONTROLS.items() if control["stage"] == "noise"
+        ),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=STUDY,
+        run="{run}",
+        control=lambda wildcards: CONTROLS[wildcards.run],
+        batch_size=lambda wildcards: int(wildcards.batch_size),
+        draws=SETTINGS["noise"]["draws"],
+        seed=lambda wildcards: seed("control", wildcards.run, wildcards.batch_size),
+        code=code("simulate_control_noise.py"),
+    script:
+        "../scripts/simulate_control_noise.py"
+
+
+rule draw_noise:
+    """Draws of the gradient noise of each parameter at one mini-batch size."""
+    input:
+        gradients=f"{RESULTS}/runs/{{run}}/gradients.parquet",
+    output:
+        noise=f"{RESULTS}/runs/{{run}}/noise/b{{batch_size}}.parquet",
+    log:
+        f"{RESULTS}/logs/draw_noise/{{run}}/b{{batch_size}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_noise/{{run}}/b{{batch_size}}.tsv"
+    wildcard_constraints:
+        run=names_pattern(
+            [
+                *RUNS,
+                *(
+                    name
+                    for name, control in CONTROLS.items()
+                    if control["stage"] == "gradients"
+                ),
+            ]
+        ),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        study=STUDY,
+        run="{run}",
+        batch_size=lambda wildcards: int(wildcards.batch_size),
+        draws=SETTINGS["noise"]["draws"],
+        replacement=SETTINGS["noise"]["replacement"],
+        seed=lambda wildcards: seed("noise", wildcards.run, wildcards.batch_size),
+        code=code("draw_noise.py"),
+    script:
+        "../scripts/draw_noise.py"

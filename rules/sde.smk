@@ -1,0 +1,69 @@
+rule simulate_exit_axis:
+    """Through which axis a two-dimensional process leaves its box (Figure 9)."""
+    output:
+        exits=f"{RESULTS}/sde/exit_axis.parquet",
+    log:
+        f"{RESULTS}/logs/simulate_exit_axis.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate_exit_axis.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=STUDY,
+        exit_axis=SETTINGS["sde"]["exit_axis"],
+        seed=seed("sde", "exit_axis"),
+        code=code("simulate_exit_axis.py"),
+    script:
+        "../scripts/simulate_exit_axis.py"
+
+
+rule simulate_exit_time:
+    """Mean exit times over a grid of alpha, noise, schedule and dimension, beside the bounds."""
+    output:
+        exits=f"{RESULTS}/sde/exit_time.parquet",
+    log:
+        f"{RESULTS}/logs/simulate_exit_time.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate_exit_time.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=STUDY,
+        exit_time=SETTINGS["sde"]["exit_time"],
+        seed=seed("sde", "exit_time"),
+        code=code("simulate_exit_time.py"),
+    script:
+        "../scripts/simulate_exit_time.py"
+
+
+rule compare_theory:
+    """Each lemma, proposition, theorem and corollary beside the simulation, with a verdict."""
+    input:
+        exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
+        exit_time=f"{RESULTS}/sde/exit_time.parquet",
+    output:
+        theorems=f"{RESULTS}/tables/theorems.csv",
+    log:
+        f"{RESULTS}/logs/compare_theory.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_theory.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=STUDY,
+        seed=seed("sde", "theory"),
+        code=code("compare_theory.py"),
+    script:
+        "../scripts/compare_theory.py"

@@ -1,0 +1,35 @@
+# Training is worth keeping between workflows (`snakemake --cache`), and a rule that takes part in
+# that cannot have a benchmark.
+rule pretrain:
+    """A network trained to the checkpoint of its run."""
+    input:
+        unpack(parent_files),
+        arrays=lambda wildcards: f"results/data/{RUNS[wildcards.run]['dataset']}/arrays.npz",
+    output:
+        multiext(
+            f"{RESULTS}/runs/{{run}}/",
+            model="model.safetensors",
+            training="training.parquet",
+        ),
+    log:
+        f"{RESULTS}/logs/pretrain/{{run}}.log",
+    wildcard_constraints:
+        run=names_pattern(RUNS),
+    cache: "omit-software"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+        gpu=GPUS,
+    params:
+        study=STUDY,
+        run="{run}",
+        model=lambda wildcards: RUNS[wildcards.run]["model"],
+        training=lambda wildcards: RUNS[wildcards.run]["training"],
+        device=SETTINGS["device"],
+        seed=lambda wildcards: seed("training", root_of(wildcards.run)),
+        code=code("pretrain.py"),
+    script:
+        "../scripts/pretrain.py"

@@ -1,0 +1,201 @@
+"""The real workflow, end to end, on a micro study; and what it runs again after each kind of change."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ["Snakefile", "config.yaml", "rules", "scripts", "schemas", "report", "profiles", "envs"]
+PAGE = "results/micro/report.html"
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
+    """Run the workflow in ``folder`` on the micro study; everything that it printed."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "snakemake", "--cores", "2"),
+            *("--configfile", "micro.yaml", *arguments),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+    )
+    printed = done.stdout + done.stderr
+    if check and done.returncode:
+        raise AssertionError(printed)
+    return printed
+
+
+def planned(folder: Path) -> set[str]:
+    """The outputs of all jobs that snakemake would run in ``folder``."""
+    printed = snakemake(folder, "--dry-run")
+    outputs = re.findall(r"^ {4}output: (.*)$", printed, flags=re.MULTILINE)
+    if not outputs:
+        assert "Nothing to be done" in printed, printed
+    return {path for line in outputs for path in line.split(", ")}
+
+
+def copy_sources(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, folder / name)
+    shutil.copy(ROOT / "tests" / "micro.yaml", folder / "micro.yaml")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the micro study has run from nothing; tests must not change it."""
+    folder = tmp_path_factory.mktemp("workflow") / "finished"
+    copy_sources(folder)
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture
+def clone(finished: Path, tmp_path: Path) -> Path:
+    """A fresh copy of the sources, with the results and the metadata of the finished study.
+
+    Copying gives every file a new modification time, as a fresh clone does.
+    """
+    folder = tmp_path / "clone"
+    copy_sources(folder)
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished / name, folder / name, copy_function=shutil.copy)
+    return folder
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, f"{file} no longer holds {old!r}"
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_the_study_makes_everything_that_it_promises(finished: Path) -> None:
+    results = finished / "results" / "micro"
+    for number in range(1, 10):
+        assert (results / f"figures/figure_{number}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/figure_{number}.pdf").read_bytes().startswith(b"%PDF")
+    for number in range(1, 4):
+        for kind in ("csv", "md", "tex"):
+            assert (results / f"tables/table_{number}.{kind}").stat().st_size > 0
+    assert len(pd.read_csv(results / "tables/table_2.csv")) == 4
+    assert (results / "report.html").read_text().count("<img") == 9
+    assert not list(results.rglob("*.part*")), "a temporary file was left behind"
+
+
+def test_gradients_keep_the_contract(finished: Path) -> None:
+    schema = pq.read_schema(finished / "results/micro/runs/mlp/gradients.parquet")
+    assert schema.names == [
+        *("parameter_index", "layer", "layer_index", "layer_type", "tensor", "offset"),
+        *("stratum", "value", "full_gradient", "gradient"),
+    ]
+    assert str(schema.field("gradient").type) == "fixed_size_list<element: float>[1437]"
+    metadata = json.loads(schema.metadata[b"sgnoise"])
+    assert metadata["study"] == "micro"
+    assert metadata["settings"]["run"] == "mlp"
+    assert metadata["settings"]["mode"] == "per_sample"
+    assert metadata["software"]["torch"]
+
+
+def test_no_parameter_is_lost_between_dump_and_fits(finished: Path) -> None:
+    run = finished / "results/micro/runs/resnet20"
+    parameters = pq.read_metadata(run / "gradients.parquet").num_rows
+    fits = pd.read_parquet(run / "fits/b32.parquet")
+    assert (fits.groupby("law").size() == parameters).all()
+    assert fits["law"].nunique() == 7
+
+
+def test_nothing_is_done_twice(finished: Path) -> None:
+    assert planned(finished) == set()
+
+
+def test_a_fresh_clone_with_copied_results_runs_nothing(clone: Path) -> None:
+    assert planned(clone) == set()
+
+
+def test_touching_every_source_runs_nothing(clone: Path) -> None:
+    for name in SOURCES:
+        for file in [clone / name, *(clone / name).rglob("*")]:
+            os.utime(file)
+    assert planned(clone) == set()
+
+
+def test_an_edited_plot_reruns_its_figure_and_the_report(clone: Path) -> None:
+    with open(clone / "scripts/plot_exit_axis.py", "a") as script:
+        script.write("\n_EDITED = True\n")
+    figure = "results/micro/figures/figure_9"
+    assert planned(clone) == {f"{figure}.png", f"{figure}.pdf", PAGE}
+    snakemake(clone)
+    assert planned(clone) == set()
+
+
+def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) -> None:
+    with open(clone / "scripts/sgnoise/fitting.py", "a") as module:
+        module.write("\n_EDITED = True\n")
+    paths = planned(clone)
+    fits = {path for path in paths if "/fits/" in path}
+    # Four runs and two controls, each at two batch sizes.
+    assert len(fits) == 12
+    assert {PAGE, "results/micro/figures/figure_7.png", "results/micro/claims.csv"} <= paths
+    for untouched in ("model.safetensors", "gradients.parquet", "/noise/", "/escape/", "/sde/"):
+        assert not [path for path in paths if untouched in path], untouched
+
+
+def test_a_setting_of_one_run_reruns_that_run_only(clone: Path) -> None:
+    replace(
+        clone / "micro.yaml",
+        "model: {name: resnet20}\n    training: {learning_rate: 0.1",
+        "model: {name: resnet20}\n    training: {learning_rate: 0.2",
+    )
+    paths = planned(clone)
+    assert "results/micro/runs/resnet20/model.safetensors" in paths
+    touched = {match[1] for path in paths if (match := re.search(r"/runs/([^/]+)/", path))}
+    assert touched == {"resnet20"}
+    assert not [path for path in paths if "/escape/" in path or "/sde/" in path]
+
+
+def test_a_comment_reruns_nothing(clone: Path) -> None:
+    with open(clone / "scripts/sgnoise/fitting.py", "a") as module:
+        module.write("\n# A remark.\n")
+    assert planned(clone) == set()
+
+
+def test_a_wrong_setting_stops_before_anything_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    copy_sources(folder)
+    replace(folder / "micro.yaml", "draws: 100", "drawz: 100")
+    printed = snakemake(folder, check=False)
+    assert "noise: unknown key 'drawz'; did you mean 'draws'?" in printed
+    assert "Traceback" not in printed
+    assert not (folder / "results").exists()
+
+
+def test_the_report_of_snakemake_is_made(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    snakemake(finished, "--report", str(page))
+    text = page.read_text()
+    assert "figure_7.png" in text
+    assert "table_1.csv" in text
+
+
+@pytest.mark.parametrize("target", ["figures", "tables", "data"])
+def test_named_targets_are_listed_and_done(finished: Path, target: str) -> None:
+    listed = snakemake(finished, "--list-target-rules")
+    assert target in listed
+    assert "Nothing to be done" in snakemake(finished, "--dry-run", target)
