@@ -53,6 +53,20 @@ def code(script):
     return code_digest(script, SCRIPTS)
 
 
+def source(path):
+    """A file of the workflow as seen from the working directory, so that a clone can be moved."""
+    return os.path.relpath(FOLDER / path)
+
+
+def network_code(run):
+    """The digest of the user's own network (`module:function`), None for a registered one."""
+    package, separator, _ = RUNS[run]["model"]["name"].partition(":")
+    file = Path(package.replace(".", "/") + ".py")
+    if not separator or not file.is_file():
+        return None
+    return code_digest(file, Path("."))
+
+
 def seed(*names):
     """The seed of the random stream that `names` have in this study."""
     return integer_seed(SETTINGS["seed"], *names)

@@ -22,6 +22,7 @@ rule dump_gradients:
         study=STUDY,
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
+        network_code=lambda wildcards: network_code(wildcards.run),
         sampling=SETTINGS["gradients"],
         # Only a dump of mini-batches depends on the batch size.
         batch_size=(

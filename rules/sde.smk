@@ -50,7 +50,12 @@ rule compare_theory:
         exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
         exit_time=f"{RESULTS}/sde/exit_time.parquet",
     output:
-        theorems=f"{RESULTS}/tables/theorems.csv",
+        theorems=report(
+            f"{RESULTS}/tables/theorems.csv",
+            caption="../report/theorems.rst",
+            category="Tables",
+            labels={"table": "theorems"},
+        ),
     log:
         f"{RESULTS}/logs/compare_theory.log",
     benchmark:

@@ -27,6 +27,7 @@ rule pretrain:
         study=STUDY,
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
+        network_code=lambda wildcards: network_code(wildcards.run),
         training=lambda wildcards: RUNS[wildcards.run]["training"],
         device=SETTINGS["device"],
         seed=lambda wildcards: seed("training", root_of(wildcards.run)),
