@@ -11,9 +11,19 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_wine
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ["Snakefile", "config.yaml", "rules", "scripts", "schemas", "report", "profiles", "envs"]
+
+# What a user would bring: a network and a table.
+NETWORK = """from torch import nn
+
+
+def build(*, input_shape: tuple[int, ...], classes: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(input_shape[0], width), nn.Tanh(), nn.Linear(width, classes))
+"""
+
 PAGE = "results/micro/report.html"
 
 
@@ -56,6 +66,9 @@ def copy_sources(folder: Path) -> None:
         else:
             shutil.copy(source, folder / name)
     shutil.copy(ROOT / "tests" / "micro.yaml", folder / "micro.yaml")
+    (folder / "networks.py").write_text(NETWORK)
+    wine = load_wine(as_frame=True)
+    wine.data.assign(label=wine.target_names[wine.target]).to_csv(folder / "own.csv", index=False)
 
 
 @pytest.fixture(scope="session")
@@ -150,8 +163,8 @@ def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) ->
         module.write("\n_EDITED = True\n")
     paths = planned(clone)
     fits = {path for path in paths if "/fits/" in path}
-    # Four runs and two controls, each at two batch sizes.
-    assert len(fits) == 12
+    # Five runs and two controls, each at two batch sizes.
+    assert len(fits) == 14
     assert {PAGE, "results/micro/figures/figure_7.png", "results/micro/claims.csv"} <= paths
     for untouched in ("model.safetensors", "gradients.parquet", "/noise/", "/escape/", "/sde/"):
         assert not [path for path in paths if untouched in path], untouched
@@ -168,6 +181,14 @@ def test_a_setting_of_one_run_reruns_that_run_only(clone: Path) -> None:
     touched = {match[1] for path in paths if (match := re.search(r"/runs/([^/]+)/", path))}
     assert touched == {"resnet20"}
     assert not [path for path in paths if "/escape/" in path or "/sde/" in path]
+
+
+def test_an_edited_network_of_the_users_own_reruns_its_runs_only(clone: Path) -> None:
+    replace(clone / "networks.py", "nn.Tanh", "nn.ReLU")
+    paths = planned(clone)
+    assert "results/micro/runs/own/model.safetensors" in paths
+    touched = {match[1] for path in paths if (match := re.search(r"/runs/([^/]+)/", path))}
+    assert touched == {"own"}
 
 
 def test_a_comment_reruns_nothing(clone: Path) -> None:

@@ -1,0 +1,79 @@
+"""Each claim of the paper beside what the study measured, with a verdict."""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from sgnoise import claims, controls, store
+from sgnoise.jobs import logger, running_job, track
+
+
+def collect_claims(
+    *,
+    fits_paths: list[str],
+    layers_paths: list[str],
+    theories_paths: list[str],
+    theorems_path: str,
+    exit_axis_path: str,
+    claims_path: str,
+) -> None:
+    """Write one row a claim; the columns are those of ``sgnoise.claims.Claim``.
+
+    Args:
+        fits_paths: fits of networks and controls, at every batch size; each file says what it is.
+        layers_paths: alpha by layer of the networks.
+        theories_paths: theories of escape times, one file a data set.
+        theorems_path: CSV with a verdict on each theorem.
+        exit_axis_path: simulated exits behind Figure 9.
+        claims_path: CSV to write.
+    """
+    fits = [read_fits(path) for path in track(fits_paths, "fits")]
+    measurements = claims.Measurements(
+        networks=[each for each in fits if not each.law],
+        controls=[each for each in fits if each.law],
+        layers=[read_layers(path) for path in layers_paths],
+        theories=pd.concat([pd.read_parquet(path) for path in theories_paths], ignore_index=True),
+        theorems=pd.read_csv(theorems_path),
+        exit_axis=pd.read_parquet(exit_axis_path),
+    )
+    found = [measure(measurements) for measure in claims.TESTED] + list(claims.UNTESTED)
+    for claim in found:
+        logger.info("%s: %s", claim.claim, claim.verdict)
+    with store.atomic_path(claims_path) as path:
+        pd.DataFrame([asdict(claim) for claim in found]).to_csv(path, index=False)
+
+
+def read_fits(path: str) -> claims.NoiseFits:
+    """What the claims need of a file of fits: the uniform sample, the laws that they compare."""
+    settings = store.read_metadata(path)["settings"]
+    fits = pd.read_parquet(
+        path,
+        columns=[*claims.COLUMNS, "layer", "layer_type"],
+        filters=[("law", "in", list(claims.LAWS)), ("stratum", "==", "uniform")],
+    )
+    law = controls.law_of_layer(fits["layer"].iloc[0], fits["layer_type"].iloc[0])
+    return claims.NoiseFits(
+        run=settings["run"],
+        law=law,
+        batch_size=settings["batch_size"],
+        critical=settings["critical_likelihood_ratio"],
+        fits=fits[list(claims.COLUMNS)],
+    )
+
+
+def read_layers(path: str) -> claims.LayerStatistics:
+    """Alpha by layer, with the run and batch size that the file names."""
+    settings = store.read_metadata(path)["settings"]
+    return claims.LayerStatistics(settings["run"], settings["batch_size"], pd.read_parquet(path))
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        collect_claims(
+            fits_paths=list(job.input.fits),
+            layers_paths=list(job.input.layers),
+            theories_paths=list(job.input.theories),
+            theorems_path=job.input.theorems,
+            exit_axis_path=job.input.exit_axis,
+            claims_path=job.output.claims,
+        )

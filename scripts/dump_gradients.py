@@ -1,0 +1,200 @@
+"""Dump the gradients of sampled parameters, of each training sample or of each mini-batch."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+
+from sgnoise import datasets, gradients, models, seeds, store
+from sgnoise.jobs import logger, running_job, track
+
+# Samples that pass through the network together.
+CHUNK = 128
+# Largest row group, and largest array that is transposed in memory, in bytes.
+ROW_GROUP_BYTES = 2**25
+MEMORY_BYTES = 2**30
+
+
+def dump_gradients(
+    *,
+    arrays_path: str,
+    model_path: str,
+    gradients_path: str,
+    model: Mapping[str, Any],
+    mode: str,
+    uniform: int,
+    per_layer: int,
+    batch_size: int | None,
+    draws: int | None,
+    study: str,
+    run: str,
+    seed: int,
+    device: str,
+    threads: int,
+) -> None:
+    """Write the gradients of a sample of the parameters over the training data.
+
+    Args:
+        arrays_path: the data set.
+        model_path: the weights.
+        gradients_path: Parquet to write: keys, ``value``, ``full_gradient``, ``gradient``.
+        model: see ``sgnoise.models.build_model``.
+        mode: ``per_sample``: the gradient for each training sample, normalisation by running
+            statistics; ``mini_batch``: for each mini-batch of passes through the data, batch
+            normalisation by the statistics of the mini-batch.
+        uniform: parameters sampled from the whole network.
+        per_layer: parameters sampled from each layer.
+        batch_size: of the mini-batches, where these are asked for.
+        draws: the least number of mini-batches, rounded up to whole passes through the data.
+        study: name of the study.
+        run: name of the run.
+        seed: of the sample of parameters and of the mini-batches.
+        device: ``cpu``, ``cuda``, or ``auto``.
+        threads: of the CPU.
+
+    Raises:
+        ValueError: an unknown mode, or no mini-batches to take.
+    """
+    if mode not in ("per_sample", "mini_batch"):
+        raise ValueError(f"unknown mode of gradients {mode!r} (valid: per_sample, mini_batch)")
+    place = models.resolve_device(device)
+    dataset = datasets.load(arrays_path)
+    network = models.build_model(
+        model, input_shape=dataset.input_shape, classes=dataset.classes, seed=0
+    )
+    models.load_weights(model_path, network)
+    network.to(place)
+    sample = gradients.sample_parameters(
+        network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
+    )
+    inputs = torch.from_numpy(dataset.train_inputs)
+    targets = torch.from_numpy(dataset.train_targets)
+    settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
+    with models.cpu_threads(threads):
+        if mode == "per_sample":
+            parts = _per_sample(network, inputs, targets, sample, place)
+            width = len(targets)
+        else:
+            if batch_size is None or draws is None:
+                raise ValueError("gradients of mini-batches need 'batch_size' and 'draws'")
+            settings["batch_size"] = batch_size
+            if batch_size > len(targets):
+                raise ValueError(
+                    f"batch_size is {batch_size}, but {arrays_path} has {len(targets)} training "
+                    "samples only"
+                )
+            in_a_pass = len(targets) // batch_size
+            passes = -(-draws // in_a_pass)
+            width = passes * in_a_pass
+            parts = _mini_batches(
+                network, inputs.to(place), targets.to(place), sample, batch_size, passes, seed
+            )
+        provenance = store.provenance(study=study, seed=seed, **settings)
+        _write(gradients_path, network, sample, parts, width, provenance)
+    logger.info("%d gradients of %d parameters", width, len(sample))
+
+
+def _per_sample(
+    network: torch.nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sample: gradients.ParameterSample,
+    place: torch.device,
+) -> Iterator[np.ndarray]:
+    """(parameters, samples) of one chunk of the samples after another."""
+    engine = gradients.PerSampleGradients(network, functional.cross_entropy, sample)
+    for first in track(range(0, len(targets), CHUNK), "chunks of samples"):
+        rows = slice(first, first + CHUNK)
+        yield engine(inputs[rows].to(place), targets[rows].to(place)).cpu().numpy()
+
+
+def _mini_batches(
+    network: torch.nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sample: gradients.ParameterSample,
+    batch_size: int,
+    passes: int,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """(parameters, mini-batches) of one pass through the data after another."""
+    for number in track(range(passes), "passes"):
+        found = gradients.mini_batch_gradients(
+            network,
+            functional.cross_entropy,
+            inputs,
+            targets,
+            sample,
+            batch_size=batch_size,
+            passes=1,
+            batch_statistics=True,
+            seed=seeds.integer_seed(seed, "pass", number),
+        )
+        yield found.T.cpu().numpy()
+
+
+def _write(
+    path: str,
+    network: torch.nn.Module,
+    sample: gradients.ParameterSample,
+    parts: Iterator[np.ndarray],
+    width: int,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Gather the columns, which come part by part, and write them row group by row group."""
+    values = sample.values(network)
+    large = 4 * len(sample) * width > MEMORY_BYTES
+    with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".gradients.") as folder:
+        kept = [
+            _on_disk(part, Path(folder) / f"{number}.npy") if large else part
+            for number, part in enumerate(parts)
+        ]
+        keys = pa.Table.from_pandas(sample.frame, preserve_index=False)
+        schema = pa.schema(
+            [
+                *keys.schema,
+                pa.field("value", pa.float32()),
+                pa.field("full_gradient", pa.float32()),
+                pa.field("gradient", pa.list_(pa.float32(), width)),
+            ]
+        )
+        step = max(1, ROW_GROUP_BYTES // (4 * width))
+        with store.table_writer(path, schema, provenance) as writer:
+            for first in range(0, len(sample), step):
+                rows = slice(first, first + step)
+                block = np.concatenate([part[rows] for part in kept], axis=1)
+                full = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+                table = keys.slice(first, step)
+                table = table.append_column("value", pa.array(values[rows]))
+                table = table.append_column("full_gradient", pa.array(full))
+                table = table.append_column("gradient", store.list_column(block))
+                writer.write_table(table.cast(writer.schema))
+
+
+def _on_disk(part: np.ndarray, path: Path) -> np.ndarray:
+    """The same array, mapped from a file."""
+    np.save(path, part, allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        dump_gradients(
+            arrays_path=job.input.arrays,
+            model_path=job.input.model,
+            gradients_path=job.output.gradients,
+            model=job.params.model,
+            **job.params.sampling,
+            batch_size=job.params.batch_size,
+            draws=job.params.draws,
+            study=job.params.study,
+            run=job.params.run,
+            seed=job.params.seed,
+            device=job.params.device,
+            threads=job.threads,
+        )

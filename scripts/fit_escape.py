@@ -1,0 +1,206 @@
+"""Mean escape times with their censoring, and the theories of them fitted and compared."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sgnoise import seeds, store
+from sgnoise.escape_theories import (
+    THEORIES,
+    TheoryFit,
+    aicc,
+    fit_by_least_squares,
+    fit_by_likelihood,
+    leave_one_out_error,
+    saturated_log_likelihood,
+)
+from sgnoise.jobs import running_job
+from sgnoise.survival import (
+    exponential_mean,
+    exponential_p,
+    exponential_quantiles,
+    mean_interval,
+    resampled_totals,
+)
+
+
+def summarise_times(
+    replicas: pd.DataFrame, budget: int, bootstrap: int, *, rng: np.random.Generator
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """One row of times.parquet from the replicas of one batch size and learning rate.
+
+    Returns:
+        The row; and events and exposure, each (bootstrap,), of resampled replicas.
+    """
+    times = replicas["iterations"].to_numpy()
+    escaped = replicas["escaped"].to_numpy()
+    events, exposure = resampled_totals(times, escaped, bootstrap, rng=rng)
+    low, high = mean_interval(events, exposure)
+    expected, observed, median = exponential_quantiles(times, escaped)
+    row = {
+        "dataset": replicas["dataset"].iloc[0],
+        "batch_size": int(replicas["batch_size"].iloc[0]),
+        "learning_rate": float(replicas["learning_rate"].iloc[0]),
+        "replicas": len(replicas),
+        "censored": int((~escaped).sum()),
+        "diverged": int(replicas["diverged"].sum()),
+        "iterations": int(times.sum()),
+        "mean_escape_time": float(exponential_mean(escaped.sum(), times.sum())),
+        "mean_low": low,
+        "mean_high": high,
+        "kaplan_meier_median": median,
+        "exponential_p": exponential_p(times, escaped, budget, rng=rng),
+        "exponential_quantiles": expected,
+        "observed_quantiles": observed,
+        "flag": "" if escaped.any() else "all_censored",
+    }
+    return row, events, exposure
+
+
+def compare_theories(
+    learning_rates: np.ndarray,
+    events: np.ndarray,
+    exposure: np.ndarray,
+    resampled_events: np.ndarray,
+    resampled_exposure: np.ndarray,
+) -> list[dict[str, Any]]:
+    """The rows of theories.parquet for one data set and batch size, less the names of these.
+
+    ``coefficient`` and ``exponent`` maximise the likelihood of all replicas. A bootstrap over
+    replicas gives ``exponent_se`` and the intervals of ``log_likelihood_ratio``, log L(levy) −
+    log L(theory), above 0 where the power law does better. ``deviance`` is twice what the theory
+    loses in log-likelihood against a free mean for each learning rate: about ``deviance_degrees``
+    if it holds and times are exponential. ``r_squared`` belongs to the least-squares fit, in which
+    rates without escapes have no part; ``flag`` names those.
+
+    Args:
+        learning_rates: (rates,).
+        events: replicas that escaped, (rates,).
+        exposure: iterations of all replicas, (rates,).
+        resampled_events: (bootstrap, rates).
+        resampled_exposure: (bootstrap, rates).
+    """
+    silent = [f"{rate:.6g}" for rate in learning_rates[events == 0]]
+    flag = "not_in_least_squares:" + ",".join(silent) if silent else ""
+    fits: dict[str, TheoryFit] = {}
+    resampled: dict[str, TheoryFit] = {}
+    for name, theory in THEORIES.items():
+        fits[name] = fit_by_likelihood(theory, learning_rates, events, exposure)
+        resampled[name] = fit_by_likelihood(
+            theory, learning_rates, resampled_events, resampled_exposure
+        )
+    rows = []
+    for name, theory in THEORIES.items():
+        fit, again = fits[name], resampled[name]
+        log_coefficient, exponent, r_squared = fit_by_least_squares(
+            theory, learning_rates, events, exposure
+        )
+        ratios = resampled["levy"].log_likelihood - again.log_likelihood
+        ratios = ratios[np.isfinite(ratios)]
+        ratio_low = ratio_high = np.nan
+        if len(ratios):
+            ratio_low, ratio_high = np.quantile(ratios, [0.025, 0.975])
+        known = np.isfinite(again.exponent)
+        covariance = np.full((2, 2), np.nan)
+        if known.sum() > 1:
+            covariance = np.cov(again.log_coefficient[known], again.exponent[known])
+        saturated = saturated_log_likelihood(events, exposure)
+        rows.append(
+            {
+                "theory": name,
+                "coefficient": float(np.exp(fit.log_coefficient)),
+                "exponent": float(fit.exponent),
+                "exponent_se": float(np.sqrt(covariance[1, 1])),
+                "log_coefficient_se": float(np.sqrt(covariance[0, 0])),
+                "log_coefficient_exponent_covariance": float(covariance[0, 1]),
+                "r_squared": r_squared,
+                "aicc": aicc(float(fit.log_likelihood), float(events.sum())),
+                "log_likelihood": float(fit.log_likelihood),
+                "log_likelihood_ratio": float(fits["levy"].log_likelihood - fit.log_likelihood),
+                "log_likelihood_ratio_low": float(ratio_low),
+                "log_likelihood_ratio_high": float(ratio_high),
+                "deviance": float(2 * (saturated - fit.log_likelihood)),
+                "deviance_degrees": len(learning_rates) - 2,
+                "leave_one_out_error": leave_one_out_error(
+                    theory, learning_rates, events, exposure
+                ),
+                "least_squares_coefficient": float(np.exp(log_coefficient)),
+                "least_squares_exponent": exponent,
+                "flag": flag if np.isfinite(fit.exponent) else "too_few_escapes",
+            }
+        )
+    return rows
+
+
+def fit_escape(
+    *,
+    escape_paths: list[str],
+    times_path: str,
+    theories_path: str,
+    bootstrap: int,
+    study: str,
+    dataset: str,
+    seed: int,
+) -> None:
+    """Summarise the replicas of a data set and fit the theories to each batch size.
+
+    Args:
+        escape_paths: one table of replicas for each batch size and learning rate.
+        times_path: gets one row for each of them.
+        theories_path: gets one row for each batch size and theory.
+        bootstrap: samples behind the intervals.
+        study: for the provenance.
+        dataset: for the rows and the random stream.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: two tables are of the same batch size and learning rate.
+    """
+    summaries = []
+    totals = []
+    for path in escape_paths:
+        replicas = pd.read_parquet(path)
+        budget = store.read_metadata(path)["settings"]["max_iterations"]
+        name = (int(replicas["batch_size"].iloc[0]), float(replicas["learning_rate"].iloc[0]))
+        rng = seeds.generator(seed, "bootstrap", dataset, *map(str, name))
+        row, events, exposure = summarise_times(replicas, budget, bootstrap, rng=rng)
+        summaries.append(row)
+        totals.append((events, exposure))
+    times = pd.DataFrame(summaries)
+    repeated = times[times.duplicated(["batch_size", "learning_rate"])]
+    if len(repeated):
+        raise ValueError(
+            f"{dataset}: more than one table of batch size {repeated['batch_size'].iloc[0]} and "
+            f"learning rate {repeated['learning_rate'].iloc[0]:g}"
+        )
+
+    theories = []
+    for batch_size, group in times.groupby("batch_size"):
+        events = (group["replicas"] - group["censored"]).to_numpy(dtype=np.float64)
+        rows = compare_theories(
+            group["learning_rate"].to_numpy(),
+            events,
+            group["iterations"].to_numpy(dtype=np.float64),
+            np.stack([totals[i][0] for i in group.index], axis=1),
+            np.stack([totals[i][1] for i in group.index], axis=1),
+        )
+        theories += [{"dataset": dataset, "batch_size": batch_size, **row} for row in rows]
+
+    about = store.provenance(study=study, seed=seed, dataset=dataset, bootstrap=bootstrap)
+    times = times.sort_values(["batch_size", "learning_rate"])
+    store.write_table(times_path, times, about)
+    store.write_table(theories_path, pd.DataFrame(theories), about)
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        fit_escape(
+            escape_paths=list(job.input.escapes),
+            times_path=job.output.times,
+            theories_path=job.output.theories,
+            bootstrap=job.params.bootstrap,
+            study=job.params.study,
+            dataset=job.params.dataset,
+            seed=job.params.seed,
+        )

@@ -1,0 +1,213 @@
+"""Fit every law to the gradient noise of every parameter, and measure how well it fits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from sgnoise import evidence, fitting, store
+from sgnoise.jobs import logger, running_job, track
+
+# Parameters whose evidence is computed together.
+BLOCK = 500
+
+FITTERS: dict[str, Callable[..., fitting.Fit]] = {
+    "gaussian": fitting.fit_gaussian,
+    "stable": fitting.fit_stable,
+    "stable_shared_alpha": fitting.fit_stable_shared_alpha,
+    "student_t": fitting.fit_student_t,
+    "generalised_gaussian": fitting.fit_generalised_gaussian,
+    "laplace": fitting.fit_laplace,
+    "normal_inverse_gaussian": fitting.fit_normal_inverse_gaussian,
+}
+
+
+def fit_noise(
+    *,
+    noise_path: str,
+    fits_path: str,
+    laws: list[str],
+    bins: int,
+    span: str | float,
+    scaling: str,
+    held_out_fraction: float,
+    study: str,
+    run: str,
+    batch_size: int,
+    threads: int,
+) -> None:
+    """Write one row a parameter and law; no row is dropped, ``flag`` says where a fit failed.
+
+    One alpha for all parameters needs all their noise, so this holds the file's noise in memory in
+    single precision, and half of it once more for the held-out fits; everything else goes through
+    blocks of ``BLOCK`` parameters.
+
+    Args:
+        noise_path: keys, ``noise``.
+        fits_path: Parquet to write. A column that does not belong to a law is null in its rows.
+        laws: names in ``FITTERS``.
+        bins: see ``sgnoise.evidence.histogram``.
+        span: likewise.
+        scaling: see ``sgnoise.evidence.sum_of_squared_errors``.
+        held_out_fraction: part of the draws that the held-out likelihood does not fit.
+        study: name of the study.
+        run: name of the run.
+        batch_size: mini-batch size of the noise.
+        threads: of the CPU.
+
+    Raises:
+        ValueError: unknown law, or a setting out of range.
+    """
+    unknown = [law for law in laws if law not in FITTERS]
+    if unknown:
+        raise ValueError(f"there is no law {', '.join(unknown)}; there are {', '.join(FITTERS)}")
+    keys, noise = read_noise(noise_path)
+    settings: dict[str, Any] = {
+        "bins": bins,
+        "span": span,
+        "scaling": scaling,
+        "held_out_fraction": held_out_fraction,
+    }
+    with numba_threads(threads):
+        fitted_draws, _ = evidence.split_draws(noise, held_out_fraction)
+        fits, held_out_fits = {}, {}
+        for law in track(laws, "laws"):
+            fits[law] = FITTERS[law](noise, nan_policy="flag")
+            held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag")
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(noise), BLOCK)]
+        tables = [
+            evidence_table(
+                keys[rows],
+                noise[rows],
+                {law: rows_of(fit, rows) for law, fit in fits.items()},
+                {law: rows_of(fit, rows) for law, fit in held_out_fits.items()},
+                **settings,
+            )
+            for rows in track(blocks, "blocks of parameters")
+        ]
+        critical = evidence.null_quantile(noise.shape[1])
+    table = pd.concat(tables, ignore_index=True)
+    flagged = table.loc[table["flag"] != "", ["law", "flag"]].value_counts()
+    logger.info("%d parameters; flagged: %s", len(noise), flagged.to_dict() or "none")
+    store.write_table(
+        fits_path,
+        table,
+        store.provenance(
+            study=study,
+            run=run,
+            batch_size=batch_size,
+            laws=list(laws),
+            draws=noise.shape[1],
+            critical_likelihood_ratio=critical,
+            **settings,
+        ),
+    )
+
+
+def read_noise(path: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """The key columns, and the noise (P, M) in single precision, read by row group."""
+    with pq.ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+        draws = file.schema_arrow.field("noise").type.list_size
+    noise = np.empty((rows, draws), dtype=np.float32)
+    keys, start = [], 0
+    for table in store.read_row_groups(path):
+        noise[start : start + len(table)] = store.matrix(table, "noise")
+        keys.append(table.select(list(store.PARAMETER_COLUMNS)).to_pandas())
+        start += len(table)
+    return pd.concat(keys, ignore_index=True), noise
+
+
+@contextmanager
+def numba_threads(threads: int) -> Iterator[None]:
+    """Run compiled loops on so many threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def rows_of(fit: fitting.Fit, rows: slice) -> fitting.Fit:
+    """The fits of some parameters only."""
+    return replace(
+        fit,
+        parameters={name: values[rows] for name, values in fit.parameters.items()},
+        log_likelihood=fit.log_likelihood[rows],
+        zero_fraction=fit.zero_fraction[rows],
+        n_values=fit.n_values[rows],
+        converged=fit.converged[rows],
+        flag=fit.flag[rows],
+    )
+
+
+def evidence_table(
+    keys: pd.DataFrame,
+    noise: np.ndarray,
+    fits: dict[str, fitting.Fit],
+    held_out_fits: dict[str, fitting.Fit],
+    *,
+    bins: int,
+    span: str | float,
+    scaling: str,
+    held_out_fraction: float,
+) -> pd.DataFrame:
+    """Fits and measures of fit of some parameters, one row a parameter and law.
+
+    Args:
+        keys: of the parameters.
+        noise: theirs, (P, M).
+        fits: to all draws, by law.
+        held_out_fits: to the draws that are not held out, by law.
+        bins: as for ``fit_noise``, like the others.
+        span: likewise.
+        scaling: likewise.
+        held_out_fraction: likewise.
+    """
+    used = evidence.without_atom(noise)
+    _, held_out = evidence.split_draws(used, held_out_fraction)
+    ordered = np.sort(used, axis=1)
+    histograms = evidence.histogram(used, bins=bins, span=span)
+    tables = []
+    for law, fit in fits.items():
+        sse, sse_floor = evidence.sum_of_squared_errors(histograms, fit, scaling=scaling)
+        measures = {
+            "law": law,
+            **fit.parameters,
+            "log_likelihood": fit.log_likelihood,
+            "held_out_log_likelihood": evidence.held_out_log_likelihood(
+                held_out, held_out_fits[law]
+            ),
+            "aic": evidence.aic(fit.log_likelihood, fit.free_parameters),
+            "bic": evidence.bic(fit.log_likelihood, fit.free_parameters, fit.n_values),
+            "sse": sse,
+            "sse_floor": sse_floor,
+            "ks": evidence.kolmogorov_smirnov(ordered, fit),
+            "zero_fraction": fit.zero_fraction,
+            "converged": fit.converged,
+            "flag": fit.flag.astype(object),
+        }
+        tables.append(pd.concat([keys.reset_index(drop=True), pd.DataFrame(measures)], axis=1))
+    table = pd.concat(tables, ignore_index=True)
+    parameters = dict.fromkeys(name for fit in fits.values() for name in fit.parameters)
+    first = [*keys.columns, "law", *parameters]
+    return table[[*first, *table.columns.drop(first)]]
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        fit_noise(
+            noise_path=job.input.noise,
+            fits_path=job.output.fits,
+            **job.params.fits,
+            study=job.params.study,
+            run=job.params.run,
+            batch_size=job.params.batch_size,
+            threads=job.threads,
+        )

@@ -1,0 +1,187 @@
+"""Figures 1 and 6: mean escape time against the learning rate, with the theories fitted to it."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sgnoise import plots
+from sgnoise.jobs import running_job
+
+_COLOURS = {"levy": plots.BLUE, "diffusion": plots.VERMILLION, "kramers": plots.GREEN}
+_LINES: dict[str, Any] = {"levy": "-", "diffusion": "--", "kramers": ":"}
+_FORMULAS = {
+    "levy": r"Lévy: $\tau = c\,\eta^{-k}$",
+    "diffusion": r"diffusion: $\tau = c\,e^{k/\eta}$",
+    "kramers": r"Kramers: $\tau = (c/\eta)\,e^{k/\eta}$",
+}
+_MARKS: dict[str, dict[str, Any]] = {
+    "all replicas escaped": {"marker": "o", "markerfacecolor": plots.INK},
+    "some replicas censored": {"marker": "o", "markerfacecolor": "white"},
+    "no replica escaped": {"marker": "^", "markerfacecolor": "white"},
+}
+# Where a mark without a mean stands, in units of the panel's height.
+_TOP = 0.94
+_MARGIN = 1.3
+_COLUMNS_IN_WIDTH = 3
+_STRIP_RATIOS = (1, 5)
+
+
+def log_escape_time(
+    theory: str, coefficient: float, exponent: float, learning_rate: np.ndarray
+) -> np.ndarray:
+    """ln τ(η) of a theory: τ = c η^−k (Corollary 4.2), c e^{k/η}, or (c/η) e^{k/η}.
+
+    In logarithms, as e^{k/η} leaves the range of floating point long before the plot does.
+    """
+    log_rate = np.log(learning_rate)
+    by_theory = {
+        "levy": -exponent * log_rate,
+        "diffusion": exponent / learning_rate,
+        "kramers": exponent / learning_rate - log_rate,
+    }
+    return np.log(coefficient) + by_theory[theory]
+
+
+def draw_times(axes: Axes, times: pd.DataFrame) -> None:
+    """Mean escape times with their intervals; open marks where replicas were censored."""
+    for row in times.to_dict("records"):
+        rate, mean = row["learning_rate"], row["mean_escape_time"]
+        kind = list(_MARKS)[int(row["censored"] > 0) + int(not np.isfinite(mean))]
+        frame = axes.transData
+        if np.isfinite(mean):
+            bounds = (row["mean_low"], row["mean_high"])
+            low, high = (bound if np.isfinite(bound) else mean for bound in bounds)
+            axes.plot([rate, rate], [low, high], color=plots.INK, linewidth=1, zorder=3)
+        else:
+            mean, frame = _TOP, axes.get_xaxis_transform()
+        axes.plot(
+            rate, mean, color=plots.INK, linestyle="", transform=frame, zorder=4, **_MARKS[kind]
+        )
+
+
+def draw_censored(axes: Axes, times: pd.DataFrame) -> None:
+    """The share of replicas that had not escaped when the budget ended, as stems."""
+    share = 100 * times["censored"] / times["replicas"]
+    axes.vlines(times["learning_rate"], 0, share, color=plots.GREY, linewidth=4, zorder=3)
+    axes.set(ylim=(0, 100), yticks=(0, 100))
+    axes.tick_params(labelbottom=False, bottom=False)
+
+
+def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None:
+    """Curves of the fitted theories at ``rates``, with their exponents in a legend below."""
+    handles = []
+    for theory, colour in _COLOURS.items():
+        fit = theories[theories["theory"] == theory]
+        text = "not fitted"
+        if len(fit) and 0 < fit["coefficient"].iloc[0] < np.inf:
+            row = fit.iloc[0]
+            log_time = log_escape_time(theory, row["coefficient"], row["exponent"], rates)
+            shown = np.abs(log_time) < 700
+            axes.plot(rates[shown], np.exp(log_time[shown]), _LINES[theory], color=colour)
+            text = f"$k$ = {plots.with_error(row['exponent'], row['exponent_se'])}"
+            text += f",  $R^2$ = {row['r_squared']:.3f}"
+        handles.append(Line2D([], [], color=colour, linestyle=_LINES[theory], label=text))
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.26), borderaxespad=0)
+
+
+def draw_panel(axes: Axes, times: pd.DataFrame, theories: pd.DataFrame) -> None:
+    """One panel: the times of a data set at a batch size, and the theories fitted to them."""
+    axes.set(xscale="log", yscale="log")
+    rates = times["learning_rate"]
+    x_low, x_high = rates.min() / _MARGIN, rates.max() * _MARGIN
+    known = times[["mean_escape_time", "mean_low", "mean_high"]].to_numpy(dtype=float)
+    known = known[np.isfinite(known) & (known > 0)]
+    low, high = (known.min(), known.max()) if known.size else (1.0, 10.0)
+    # Room at the top for the marks of learning rates at which no replica escaped.
+    y_low, y_high = low / _MARGIN**2, high * (high / low) ** 0.1 * _MARGIN**2
+    draw_theories(axes, theories, np.geomspace(x_low, x_high, 200))
+    draw_times(axes, times)
+    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+    plots.log_ticks(axes.xaxis, x_low, x_high)
+    plots.log_ticks(axes.yaxis, y_low, y_high)
+
+
+def draw_legend(figure: Figure) -> None:
+    """What lines and marks mean, the same in all panels."""
+    lines = [
+        Line2D([], [], color=_COLOURS[theory], linestyle=_LINES[theory], label=formula)
+        for theory, formula in _FORMULAS.items()
+    ]
+    marks = [
+        Line2D([], [], color=plots.INK, linestyle="", label=label, **mark)
+        for label, mark in _MARKS.items()
+    ]
+    # A legend fills column by column: the pairs put the lines in one row and the marks in the next.
+    handles = [handle for pair in zip(lines, marks, strict=True) for handle in pair]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+
+
+def plot_escape_times(
+    *,
+    times_paths: list[str],
+    theories_paths: list[str],
+    batch_sizes: list[int],
+    png_path: str,
+    pdf_path: str,
+) -> None:
+    """Draw mean escape times: a column for each data set, a row for each batch size.
+
+    Args:
+        times_paths: times.parquet of each data set.
+        theories_paths: theories.parquet of the same data sets in the same order.
+        batch_sizes: one for each row, top to bottom.
+        png_path: where the PNG goes.
+        pdf_path: where the PDF goes.
+
+    Raises:
+        ValueError: a data set has no times at one of the batch sizes.
+    """
+    rows, columns = len(batch_sizes), len(times_paths)
+    with plots.drawing(
+        png_path,
+        pdf_path,
+        title="Mean escape time against learning rate",
+        height=0.5 + 3.8 * rows,
+        width=plots.WIDTH * max(1.0, columns / _COLUMNS_IN_WIDTH),
+    ) as figure:
+        draw_legend(figure)
+        # Each row is a thin strip with the share of censored replicas above the times.
+        grid = figure.subplots(
+            2 * rows, columns, sharex="col", squeeze=False, height_ratios=_STRIP_RATIOS * rows
+        )
+        for column, (times_path, theories_path) in enumerate(
+            zip(times_paths, theories_paths, strict=True)
+        ):
+            times, theories = pd.read_parquet(times_path), pd.read_parquet(theories_path)
+            for row, batch_size in enumerate(batch_sizes):
+                strip, axes = grid[2 * row : 2 * row + 2, column]
+                chosen = times[times["batch_size"] == batch_size]
+                if chosen.empty:
+                    measured = sorted(times["batch_size"].unique().tolist())
+                    raise ValueError(
+                        f"{times_path}: no escape times at batch size {batch_size}, "
+                        f"only at {measured}"
+                    )
+                draw_panel(axes, chosen, theories[theories["batch_size"] == batch_size])
+                draw_censored(strip, chosen)
+                strip.set_title(f"{chosen['dataset'].iloc[0]}\nbatch size {batch_size}")
+                axes.set_xlabel("learning rate η")
+                axes.tick_params(labelbottom=True)
+        for strip, axes in zip(grid[::2, 0], grid[1::2, 0], strict=True):
+            strip.set_ylabel("censored\n(%)", fontsize=7)
+            axes.set_ylabel("mean escape time τ\n(iterations)")
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        plot_escape_times(
+            times_paths=list(job.input.times),
+            theories_paths=list(job.input.theories),
+            batch_sizes=job.params.batch_sizes,
+            png_path=job.output.png,
+            pdf_path=job.output.pdf,
+        )

@@ -1,0 +1,204 @@
+"""Figures 3, 4 and 5: the noise of single parameters, with the Gaussian and SαS fits."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.stats import norm
+
+from sgnoise import plots, seeds, stable
+from sgnoise.jobs import running_job
+
+_RANDOM_COUNT = 4
+_LAYER_COUNT = 2
+# In units of the fitted scale: what the linear panel shows, and where the tail's panel begins.
+_CORE = 8.0
+_TAIL_START = 0.1
+_CORE_BINS = 48
+_TAIL_BINS_PER_DECADE = 8
+
+
+def choose_parameters(fits: pd.DataFrame, choose: str, seed: int) -> pd.DataFrame:
+    """Rows of the parameters to draw, chosen by chance.
+
+    A parameter whose noise has no scale (a dead unit) has no histogram and is not drawn.
+
+    Args:
+        fits: the SαS fits.
+        choose: ``random`` for four of the uniformly sampled parameters, ``first_layers`` for one
+            weight in each of the two layers nearest the input, normalisation left aside.
+        seed: of the choice.
+
+    Raises:
+        ValueError: an unknown ``choose``, or too few parameters.
+    """
+    usable = fits[np.isfinite(fits["alpha"]) & (fits["scale"] > 0)]
+    if choose == "random":
+        pools = [usable[usable["stratum"] == "uniform"]]
+        counts = [_RANDOM_COUNT]
+    elif choose == "first_layers":
+        weights = usable[
+            (usable["tensor"] == "weight") & ~usable["layer_type"].str.contains("Norm")
+        ]
+        pools = [pool for _, pool in weights.groupby("layer_index")][:_LAYER_COUNT]
+        counts = [1] * _LAYER_COUNT
+    else:
+        raise ValueError(f"choose is {choose!r}; it must be 'random' or 'first_layers'")
+    if len(pools) < len(counts) or any(map(lambda pool, n: len(pool) < n, pools, counts)):
+        raise ValueError(
+            f"choose {choose!r}: {len(usable)} parameters with noise are too few for the figure; "
+            "sample more parameters of the network"
+        )
+    rng = seeds.generator(seed, "parameters")
+    chosen = [
+        pool.iloc[np.sort(rng.choice(len(pool), count, replace=False))]
+        for pool, count in zip(pools, counts, strict=True)
+    ]
+    return pd.concat(chosen)
+
+
+def densities(row: pd.Series, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Fitted densities at ``x``, (point,), in units of the SαS scale around the SαS location."""
+    shift = (row["gaussian_location"] - row["location"]) / row["scale"]
+    return {
+        "stable": stable.pdf(x, row["alpha"]),
+        "gaussian": norm.pdf(x, loc=shift, scale=row["gaussian_scale"] / row["scale"]),
+    }
+
+
+def draw_core(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
+    """Histogram of the central part of ``noise``, (draw,) in units of the scale."""
+    edges = np.linspace(-_CORE, _CORE, _CORE_BINS + 1)
+    counts, _ = np.histogram(noise, bins=edges)
+    # Per draw, not per draw shown: the bars then compare with the whole law.
+    height = counts / (noise.size * np.diff(edges))
+    axes.stairs(height, edges, fill=True, color=plots.PALE)
+    grid = np.linspace(-_CORE, _CORE, 400)
+    for law, density in densities(row, grid).items():
+        axes.plot(grid, density, plots.LAW_LINES[law], color=plots.LAW_COLOURS[law])
+    axes.set(xlim=(-_CORE, _CORE), ylim=(0, None), xlabel=r"$\zeta / \hat{\sigma}$")
+
+
+def draw_tail(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
+    """Density of the magnitude of ``noise`` on logarithmic axes, with Poisson errors."""
+    size = np.abs(noise)
+    high = max(size.max() * 1.5, 2 * _CORE)
+    bins = int(np.ceil(_TAIL_BINS_PER_DECADE * np.log10(high / _TAIL_START)))
+    edges = np.geomspace(_TAIL_START, high, bins + 1)
+    counts, _ = np.histogram(size, bins=edges)
+    seen = counts > 0
+    middle = np.sqrt(edges[1:] * edges[:-1])[seen]
+    per_draw = 1 / (noise.size * np.diff(edges)[seen])
+    height = counts[seen] * per_draw
+    error = np.sqrt(counts[seen]) * per_draw
+    # One draw has an error as large as itself, which has no place on a logarithmic axis.
+    axes.errorbar(
+        middle,
+        height,
+        yerr=[np.minimum(error, 0.9 * height), error],
+        fmt="o",
+        color=plots.GREY,
+        markersize=3,
+        elinewidth=0.8,
+    )
+    grid = np.geomspace(_TAIL_START, high, 300)
+    floor, top = height.min() / 5, 3 * height.max()
+    positive, negative = densities(row, grid), densities(row, -grid)
+    for law, density in positive.items():
+        both = density + negative[law]
+        shown = both > floor
+        axes.plot(
+            grid[shown], both[shown], plots.LAW_LINES[law], color=plots.LAW_COLOURS[law], zorder=3
+        )
+    axes.set(xscale="log", yscale="log", xlim=(_TAIL_START, high), ylim=(floor, top))
+    axes.set_xlabel(r"$|\zeta| / \hat{\sigma}$")
+    plots.log_ticks(axes.xaxis, _TAIL_START, high)
+    plots.log_ticks(axes.yaxis, floor, top)
+
+
+def draw_parameter(figure: SubFigure, noise: np.ndarray, row: pd.Series) -> None:
+    """Core and tail of one parameter's noise, (draw,), under its name and fit."""
+    scaled = (noise - row["location"]) / row["scale"]
+    core, tail = figure.subplots(1, 2)
+    draw_core(core, scaled, row)
+    draw_tail(tail, scaled, row)
+    core.set_ylabel(r"density $\times\,\hat{\sigma}$")
+    alpha = plots.with_error(row["alpha"], row["alpha_se"])
+    flag = f"  ({row['flag']})" if row["flag"] else ""
+    figure.suptitle(
+        f"{plots.parameter_name(row)}\n"
+        rf"$\hat{{\alpha}}$ = {alpha},  $\hat{{\sigma}}$ = {plots.scientific(row['scale'])}{flag}",
+        fontsize=9,
+    )
+
+
+def draw_legend(figure: Figure, draws: int) -> None:
+    """What bars, points and lines mean, the same in all panels."""
+    handles = [
+        Patch(color=plots.PALE, label=f"{draws:,} mini-batches"),
+        Line2D([], [], color=plots.GREY, marker="o", markersize=3, linestyle="", label="tail"),
+        *(
+            Line2D(
+                [],
+                [],
+                color=plots.LAW_COLOURS[law],
+                linestyle=plots.LAW_LINES[law],
+                label=f"{name} fit",
+            )
+            for law, name in plots.LAW_NAMES.items()
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
+def plot_histograms(
+    *,
+    noise_path: str,
+    fits_path: str,
+    choose: str,
+    png_path: str,
+    pdf_path: str,
+    seed: int,
+) -> None:
+    """Draw the noise of a few parameters: the core on plain axes, the tail on logarithmic ones.
+
+    Args:
+        noise_path: the noise of a run at one batch size.
+        fits_path: its fits.
+        choose: which parameters, see ``choose_parameters``.
+        png_path: where the PNG goes.
+        pdf_path: where the PDF goes.
+        seed: of the choice.
+    """
+    fits = plots.read_law(fits_path, "stable", ["alpha", "alpha_se", "scale", "location"])
+    normal = plots.read_law(fits_path, "gaussian", ["scale", "location"])
+    fits = fits.merge(
+        normal.set_index("parameter_index")[["scale", "location"]].add_prefix("gaussian_"),
+        left_on="parameter_index",
+        right_index=True,
+        validate="one_to_one",
+    )
+    chosen = choose_parameters(fits, choose, seed)
+    noise = plots.read_noise(noise_path, chosen["parameter_index"].tolist())
+    rows = len(chosen) // 2
+    with plots.drawing(
+        png_path, pdf_path, title="Noise of single parameters", height=0.4 + 2.6 * rows
+    ) as figure:
+        draw_legend(figure, noise.shape[1])
+        cells = figure.subfigures(rows, 2, squeeze=False).reshape(-1)
+        for cell, values, (_, row) in zip(cells, noise, chosen.iterrows(), strict=True):
+            draw_parameter(cell, values, row)
+
+
+if __name__ == "__main__":
+    with running_job() as job:
+        plot_histograms(
+            noise_path=job.input.noise,
+            fits_path=job.input.fits,
+            choose=job.params.choose,
+            png_path=job.output.png,
+            pdf_path=job.output.pdf,
+            seed=job.params.seed,
+        )

@@ -1,0 +1,140 @@
+"""Synthetic parameters whose noise has a known law: the yardstick of the analysis.
+
+A control is laid out like a network of ten layers. Every parameter has the same law but for its
+scale, which goes from 1e-6 to 1 over the control as gradients do over networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sgnoise import stable, store
+
+LAYERS = 10
+SMALLEST_SCALE = 1e-6
+# Rows that are drawn, and written as a row group, together.
+BLOCK = 500
+
+# What tells a control's layers from a network's.
+LAYER_TYPE = "control"
+
+# The shape parameters of each law.
+SHAPES = {
+    "gaussian": (),
+    "laplace": (),
+    "stable": ("alpha",),
+    "student_t": ("degrees_of_freedom",),
+}
+
+
+def check_law(law: str, parameters: Mapping[str, float]) -> None:
+    """Raise ValueError if there is no such law or if its parameters are not exactly those given."""
+    if law not in SHAPES:
+        raise ValueError(f"there is no control with the law '{law}'; there are {', '.join(SHAPES)}")
+    if set(parameters) != set(SHAPES[law]):
+        wanted = ", ".join(SHAPES[law]) or "no parameters"
+        given = ", ".join(parameters) or "none"
+        raise ValueError(f"the law '{law}' takes {wanted}; given: {given}")
+
+
+def law_title(law: str, parameters: Mapping[str, float]) -> str:
+    """``stable(alpha=1.7)``, as the names of a control's layers begin."""
+    shape = ", ".join(f"{name}={value:g}" for name, value in parameters.items())
+    return f"{law}({shape})" if shape else law
+
+
+def law_of_layer(layer: str, layer_type: str) -> str:
+    """The law that the name of a control's layer begins with; empty for a layer of a network."""
+    return layer.rpartition(".")[0].partition("(")[0] if layer_type == LAYER_TYPE else ""
+
+
+def parameter_table(law: str, parameters: Mapping[str, float], count: int) -> pd.DataFrame:
+    """The key columns of ``count`` parameters, in ten layers of (almost) equal size.
+
+    Raises:
+        ValueError: fewer parameters than layers.
+    """
+    if count < LAYERS:
+        raise ValueError(f"count is {count}; a control needs at least {LAYERS} parameters")
+    layer_index = np.arange(count) * LAYERS // count
+    title = law_title(law, parameters)
+    first = np.searchsorted(layer_index, layer_index)
+    return pd.DataFrame(
+        {
+            "parameter_index": np.arange(count, dtype=np.int32),
+            "layer": [f"{title}.{index}" for index in layer_index],
+            "layer_index": layer_index.astype(np.int16),
+            "layer_type": LAYER_TYPE,
+            "tensor": "weight",
+            "offset": np.arange(count, dtype=np.int64) - first,
+            "stratum": "uniform",
+        },
+        columns=list(store.PARAMETER_COLUMNS),
+    )
+
+
+def parameter_scales(count: int) -> np.ndarray:
+    """The scale of each parameter, (count,)."""
+    return np.geomspace(SMALLEST_SCALE, 1.0, count)
+
+
+def draw_means(
+    law: str,
+    parameters: Mapping[str, float],
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Means of ``batch_size`` independent values of a law with unit scale, (parameters, draws).
+
+    Exact: the law of the mean is known in closed form, or as a mixture of Gaussians (Student's t is
+    one with variance df / chi-squared(df), and the variances of independent Gaussians add).
+
+    Args:
+        law: ``gaussian``, ``stable``, ``student_t`` or ``laplace``.
+        parameters: its shape.
+        size: (parameters, draws).
+        batch_size: at least 1.
+        rng: source of randomness.
+
+    Raises:
+        ValueError: wrong law, parameters or batch size.
+    """
+    check_law(law, parameters)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
+    if law == "gaussian":
+        return rng.standard_normal(size) / np.sqrt(batch_size)
+    if law == "stable":
+        alpha = parameters["alpha"]
+        return stable.rvs(alpha, size, scale=batch_size ** (1 / alpha - 1), rng=rng)
+    if law == "laplace":
+        # A Laplace value is the difference of two exponential ones, and these add to gamma values.
+        return (
+            rng.standard_gamma(batch_size, size) - rng.standard_gamma(batch_size, size)
+        ) / batch_size
+    half = parameters["degrees_of_freedom"] / 2
+    variance = np.zeros(size)
+    for _ in range(batch_size):
+        variance += half / rng.standard_gamma(half, size)
+    return np.sqrt(variance) / batch_size * rng.standard_normal(size)
+
+
+def key_schema() -> pa.Schema:
+    """The Arrow types of the key columns."""
+    return pa.schema(
+        [
+            ("parameter_index", pa.int32()),
+            ("layer", pa.string()),
+            ("layer_index", pa.int16()),
+            ("layer_type", pa.string()),
+            ("tensor", pa.string()),
+            ("offset", pa.int64()),
+            ("stratum", pa.string()),
+        ]
+    )

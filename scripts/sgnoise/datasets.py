@@ -1,0 +1,359 @@
+"""Data sets: from a short specification to standardised arrays, split into training and test parts.
+
+A specification is a mapping with a ``source``:
+
+- ``{source: bundled, name: digits, form: image, test_fraction: 0.2}``: real data that comes with
+  scikit-learn (``breast_cancer``, ``digits``, ``wine``); ``form`` is ``table`` unless said
+  otherwise, and ``image`` for digits gives (1, 8, 8) arrays;
+- ``{source: table, path: my.csv, target: column, test_fraction: 0.2}``: a table of one's own, as
+  CSV, Parquet, or NPZ (the array ``inputs``, and the one that ``target`` names).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sgnoise import seeds, store
+
+_LICENCE_UCI = "CC BY 4.0"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification problem, ready for a network.
+
+    Attributes:
+        train_inputs: float32, (n, features) or (n, channels, height, width), standardised.
+        train_targets: int64, (n,), classes counted from 0.
+        test_inputs: as ``train_inputs``, with the statistics of the training part; may be empty.
+        test_targets: as ``train_targets``.
+        classes: the number of classes.
+        description: plain values: source, licence, sizes, class names.
+    """
+
+    train_inputs: np.ndarray
+    train_targets: np.ndarray
+    test_inputs: np.ndarray
+    test_targets: np.ndarray
+    classes: int
+    description: dict[str, Any]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.train_inputs.shape[1:]
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Inputs as they come, targets as class numbers, and what there is to say about them."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    class_names: list[str]
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Bundled:
+    title: str
+    origin: str
+    loader: str
+    image_shape: tuple[int, int, int] | None = None
+
+
+_BUNDLED = {
+    "breast_cancer": _Bundled(
+        "Breast Cancer Wisconsin (Diagnostic)",
+        "https://archive.ics.uci.edu/dataset/17",
+        "load_breast_cancer",
+    ),
+    "digits": _Bundled(
+        "Optical Recognition of Handwritten Digits (its test part)",
+        "https://archive.ics.uci.edu/dataset/80",
+        "load_digits",
+        (1, 8, 8),
+    ),
+    "wine": _Bundled("Wine", "https://archive.ics.uci.edu/dataset/109", "load_wine"),
+}
+
+
+def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:
+    """The error for a name that is not among the ``valid`` ones; it points to the nearest."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(str(name), valid, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {name!r}{hint} (valid: {', '.join(valid)})")
+
+
+def prepare(spec: Mapping[str, Any], *, seed: int) -> Dataset:
+    """Read the data set that ``spec`` describes, split it, and standardise it.
+
+    The split keeps the proportions of the classes and depends on ``seed`` alone. Columns of a table
+    are scaled to mean 0 and variance 1 over the training part, channels of images likewise; what is
+    constant there becomes 0.
+
+    Args:
+        spec: see the module; ``test_fraction`` (0 by default) is held back for the test.
+        seed: of the split.
+
+    Raises:
+        ValueError: an unknown source, name, form or option; or data that cannot be used.
+    """
+    options = dict(spec)
+    source = _required(options, "source", "data set")
+    test_fraction = float(options.pop("test_fraction", 0.0))
+    if not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction}; it must be at least 0 and below 1")
+    reader = _SOURCES.get(source)
+    if reader is None:
+        raise unknown_name("source of data", source, _SOURCES)
+    raw = reader(options)
+
+    chosen = _test_rows(raw.targets, test_fraction, seeds.generator(seed, "split"))
+    train, test = raw.inputs[~chosen], raw.inputs[chosen]
+    train, test = _standardised(train, test)
+    return Dataset(
+        train_inputs=train,
+        train_targets=raw.targets[~chosen],
+        test_inputs=test,
+        test_targets=raw.targets[chosen],
+        classes=len(raw.class_names),
+        description={
+            **raw.description,
+            "class_names": raw.class_names,
+            "train_samples": len(train),
+            "test_samples": len(test),
+            "split_seed": seed,
+        },
+    )
+
+
+def save(dataset: Dataset, arrays_path: str, manifest_path: str) -> None:
+    """Write the arrays, and a manifest (JSON) with source, licence, shapes and the arrays' sha256.
+
+    The same data set gives the same bytes.
+    """
+    arrays = {
+        "train_inputs": dataset.train_inputs,
+        "train_targets": dataset.train_targets,
+        "test_inputs": dataset.test_inputs,
+        "test_targets": dataset.test_targets,
+    }
+    with store.atomic_path(arrays_path) as temporary:
+        np.savez(
+            temporary,
+            allow_pickle=False,
+            **arrays,
+            classes=np.int64(dataset.classes),
+            description=np.array(json.dumps(dataset.description, sort_keys=True)),
+        )
+        digest = _sha256(temporary)
+    manifest = {
+        **dataset.description,
+        "classes": dataset.classes,
+        "arrays": {
+            name: {"shape": list(array.shape), "type": str(array.dtype)}
+            for name, array in arrays.items()
+        },
+        "arrays_sha256": digest,
+    }
+    with store.atomic_path(manifest_path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def load(arrays_path: str) -> Dataset:
+    """Read what ``save`` wrote."""
+    with np.load(arrays_path, allow_pickle=False) as arrays:
+        return Dataset(
+            train_inputs=arrays["train_inputs"],
+            train_targets=arrays["train_targets"],
+            test_inputs=arrays["test_inputs"],
+            test_targets=arrays["test_targets"],
+            classes=int(arrays["classes"]),
+            description=json.loads(str(arrays["description"])),
+        )
+
+
+def _read_bundled(options: dict[str, Any]) -> _Raw:
+    from sklearn import datasets as bundled
+
+    name = _required(options, "name", "bundled data set")
+    form = options.pop("form", "table")
+    _none_left(options, f"bundled data set {name!r}")
+    if name not in _BUNDLED:
+        raise unknown_name("bundled data set", name, _BUNDLED)
+    known = _BUNDLED[name]
+    forms = ["table"] if known.image_shape is None else ["table", "image"]
+    if form not in forms:
+        raise unknown_name(f"form of the data set {name!r}", form, forms)
+    loaded = getattr(bundled, known.loader)()
+    inputs = loaded.data.astype(np.float64)
+    if form == "image":
+        inputs = inputs.reshape(-1, *(known.image_shape or ()))
+    return _Raw(
+        inputs=inputs,
+        targets=loaded.target.astype(np.int64),
+        class_names=[str(label) for label in loaded.target_names],
+        description={
+            "name": name,
+            "title": known.title,
+            "source": f"scikit-learn; originally {known.origin}",
+            "licence": _LICENCE_UCI,
+            "form": form,
+        },
+    )
+
+
+def _read_table(options: dict[str, Any]) -> _Raw:
+    path = Path(_required(options, "path", "table"))
+    target = str(_required(options, "target", "table"))
+    licence = str(options.pop("licence", "not stated"))
+    _none_left(options, f"table {path}")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file (relative paths start at {Path.cwd()})")
+    if path.suffix not in _TABLE_READERS:
+        raise unknown_name(f"suffix of the table {path}:", path.suffix, _TABLE_READERS)
+    inputs, labels = _TABLE_READERS[path.suffix](path, target)
+    if not len(inputs):
+        raise ValueError(f"{path}: the table has no rows")
+    if not np.isfinite(inputs).all():
+        rows = np.unique(np.nonzero(~np.isfinite(inputs))[0])
+        raise ValueError(
+            f"{path}: {len(rows)} rows have missing or infinite values (first: row {rows[0]}); "
+            "fill them in or leave these rows out"
+        )
+    targets, class_names = _class_numbers(labels, f"{path}: {target!r}")
+    return _Raw(
+        inputs=inputs,
+        targets=targets,
+        class_names=class_names,
+        description={
+            "name": path.stem,
+            "title": path.stem,
+            "source": path.name,
+            "source_sha256": _sha256(path),
+            "licence": licence,
+            "form": "table" if inputs.ndim == 2 else "image",
+        },
+    )
+
+
+def _read_frame(frame: pd.DataFrame, path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    if target not in frame.columns:
+        raise unknown_name(f"target column of {path}:", target, map(str, frame.columns))
+    features = frame.drop(columns=target)
+    if features.columns.empty:
+        raise ValueError(f"{path}: no column but the target {target!r}")
+    wrong = [str(c) for c in features.columns if not pd.api.types.is_numeric_dtype(features[c])]
+    if wrong:
+        raise ValueError(
+            f"{path}: columns that are not numbers: {', '.join(wrong)}; encode them or leave "
+            "them out"
+        )
+    return features.to_numpy(np.float64, na_value=np.nan), frame[target].to_numpy()
+
+
+def _read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    return _read_frame(pd.read_csv(path), path, target)
+
+
+def _read_parquet(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    return _read_frame(pd.read_parquet(path), path, target)
+
+
+def _read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in ("inputs", target):
+            if name not in arrays:
+                raise unknown_name(f"array of {path}:", name, arrays.files)
+        inputs, labels = arrays["inputs"].astype(np.float64), arrays[target]
+    if inputs.ndim not in (2, 4):
+        raise ValueError(
+            f"{path}: 'inputs' has shape {inputs.shape}; expected (samples, features) or "
+            "(samples, channels, height, width)"
+        )
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(f"{path}: {len(inputs)} inputs, but {target!r} has shape {labels.shape}")
+    return inputs, labels
+
+
+_SOURCES: dict[str, Callable[[dict[str, Any]], _Raw]] = {
+    "bundled": _read_bundled,
+    "table": _read_table,
+}
+_TABLE_READERS: dict[str, Callable[[Path, str], tuple[np.ndarray, np.ndarray]]] = {
+    ".csv": _read_csv,
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+}
+
+
+def _class_numbers(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:
+    """Labels as numbers from 0, in the order of the sorted labels, and their names."""
+    if pd.isna(labels).any():
+        raise ValueError(f"{where}: the target has missing values; leave these rows out")
+    if np.issubdtype(labels.dtype, np.floating) and (labels != np.round(labels)).any():
+        raise ValueError(f"{where}: the target has fractions; expected classes")
+    # Text from a table arrives as objects, which numpy sorts but cannot name the type of.
+    if labels.dtype == object:
+        labels = labels.astype(str)
+    names, numbers = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{where}: the target has one class only")
+    return numbers.astype(np.int64), [str(name) for name in names]
+
+
+def _test_rows(targets: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Which rows are held back: in each class its share, give or take one. Boolean, (n,)."""
+    chosen = np.zeros(len(targets), dtype=bool)
+    wanted = math.ceil(len(targets) * fraction)
+    if wanted >= len(targets):
+        raise ValueError(f"test_fraction {fraction} leaves none of {len(targets)} samples to train")
+    if wanted:
+        # Equally spaced places in a list sorted by class take the same share of every class.
+        order = np.lexsort((rng.random(len(targets)), targets))
+        places = (np.arange(wanted) + 0.5) * len(targets) / wanted
+        chosen[order[places.astype(int)]] = True
+    return chosen
+
+
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both parts with the training part's mean and deviation, by column or by image channel."""
+    axes = (0, 2, 3) if train.ndim == 4 else (0,)
+    mean = train.mean(axis=axes, keepdims=True)
+    deviation = train.std(axis=axes, keepdims=True)
+    # A constant column keeps a rounding error for a deviation, not always an exact zero.
+    constant = deviation <= 1e-12 * np.abs(mean)
+    deviation = np.where(constant, 1.0, deviation)
+    return tuple(
+        np.where(constant, 0.0, (part - mean) / deviation).astype(np.float32)
+        for part in (train, test)
+    )  # type: ignore[return-value]
+
+
+def _required(options: dict[str, Any], key: str, what: str) -> Any:
+    if key not in options:
+        raise ValueError(f"the specification of a {what} needs {key!r}; found {sorted(options)}")
+    return options.pop(key)
+
+
+def _none_left(options: Mapping[str, Any], where: str) -> None:
+    if options:
+        raise ValueError(f"{where}: unknown options {sorted(options)}")
+
+
+def _sha256(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,633 @@
+"""Escape times: SGD from a minimum, many replicas, the exact full-data loss after every iteration.
+
+A ReLU network with softmax cross-entropy (mean over samples), in float32. Its weights are one flat
+vector: for each layer the weight matrix (out, in) row by row, then the bias (out). One compiled
+kernel runs one replica from start to escape; the weights and a block of the data's activations
+stay in the cache, and the matrix products go through BLAS.
+
+The loss is summed in float64 from float32 logits. A replica's result depends on its own key and
+settings only: not on the replicas beside it, on the order in which they run, or on threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401 (loads the BLAS that numba calls, to be limited below)
+from numba import njit
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from sgnoise.jobs import track
+
+# Samples in a block of the full-data pass: its activations stay in the first-level cache.
+BLOCK = 64
+
+# A look at the loss every k iterations replays the k iterations before it, with a look after each,
+# if it finds the loss above the minimum's by more than this share of the escape's rise.
+REPLAY_SHARE = 0.1
+
+_LOG2_E = np.float32(1.4426950408889634)
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+_ROUNDER = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer in the low bits
+_LOWEST = np.float32(-87.0)
+_ONE_BITS = np.int32(0x3F800000)
+_EXP_6 = np.float32(1.9875691500e-4)
+_EXP_5 = np.float32(1.3981999507e-3)
+_EXP_4 = np.float32(8.3334519073e-3)
+_EXP_3 = np.float32(4.1665795894e-2)
+_EXP_2 = np.float32(1.6666665459e-1)
+_EXP_1 = np.float32(5.0000001201e-1)
+_ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
+
+# NaN must survive, or a diverged network would look like a trained one: no "nnan" among the flags.
+_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+_compiled_sum = njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"})
+
+
+class Problem(NamedTuple):
+    """A data set and the shape of a network, laid out for the kernel.
+
+    Attributes:
+        sizes: units of each layer from the features to the classes, (layers + 1,) int64.
+        rows: inputs (samples, features) float32, for mini-batches.
+        targets: classes (samples,) int64.
+        blocks: inputs (blocks, features, BLOCK) float32, the last block filled up with zeros.
+    """
+
+    sizes: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    blocks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Escapes:
+    """What became of each replica, arrays of shape (replicas,).
+
+    Attributes:
+        iterations: the first iteration whose loss was over the threshold; the budget if none was.
+        escaped: False if the budget ended the replica (censored).
+        diverged: the loss was not finite at that iteration; counts as an escape.
+        final_loss: full-data loss after the last iteration.
+    """
+
+    iterations: np.ndarray
+    escaped: np.ndarray
+    diverged: np.ndarray
+    final_loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A run of SGD towards a minimum.
+
+    Attributes:
+        parameters: the weights where it ended.
+        losses: full-data loss before the first iteration and after each, (iterations + 1,).
+        criterion_met: False if the budget of iterations ended it.
+    """
+
+    parameters: np.ndarray
+    losses: np.ndarray
+    criterion_met: bool
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where escapes start.
+
+    Attributes:
+        parameters: the weights, flat.
+        widths: units of the hidden layers.
+        loss: full-data loss.
+        hessian_top: the largest eigenvalues of its Hessian, falling.
+    """
+
+    parameters: np.ndarray
+    widths: list[int]
+    loss: float
+    hessian_top: np.ndarray
+
+
+def make_problem(
+    inputs: np.ndarray, targets: np.ndarray, classes: int, widths: Sequence[int]
+) -> Problem:
+    """Lay out inputs (samples, ...) and targets (samples,) for a network of ``widths``.
+
+    Raises:
+        ValueError: no samples, targets outside the classes, inputs that are not finite, bad widths.
+    """
+    rows = np.ascontiguousarray(inputs.reshape(len(inputs), -1), dtype=np.float32)
+    labels = np.ascontiguousarray(targets, dtype=np.int64)
+    if not len(rows) or labels.shape != (len(rows),):
+        raise ValueError(
+            f"inputs {inputs.shape} and targets {targets.shape}: need one target for each sample"
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError("inputs hold values that are not finite; clean or drop those samples")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"targets run from {labels.min()} to {labels.max()}, not within 0..{classes - 1}"
+        )
+    if not widths or min(widths) < 1:
+        raise ValueError(
+            f"widths {list(widths)}: need at least one hidden layer of at least one unit"
+        )
+    count, features = rows.shape
+    padded = np.zeros((math.ceil(count / BLOCK) * BLOCK, features), np.float32)
+    padded[:count] = rows
+    blocks = np.ascontiguousarray(padded.reshape(-1, BLOCK, features).transpose(0, 2, 1))
+    sizes = np.array([features, *widths, classes], np.int64)
+    return Problem(sizes, rows, labels, blocks)
+
+
+def layers_of(parameters: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The flat vector as views: (weight (out, in), bias (out,)) of each layer."""
+    layers = []
+    offset = 0
+    for inner, outer in itertools.pairwise(sizes):
+        weight = parameters[offset : offset + outer * inner].reshape(outer, inner)
+        offset += outer * inner
+        layers.append((weight, parameters[offset : offset + outer]))
+        offset += outer
+    return layers
+
+
+def load_minimum(minimum_path: str) -> Minimum:
+    """Read what ``find_minimum`` wrote."""
+    with np.load(minimum_path, allow_pickle=False) as arrays:
+        weights = [arrays[f"w{i}"] for i in range(sum(name.startswith("w") for name in arrays))]
+        biases = [arrays[f"b{i}"] for i in range(len(weights))]
+        parts = [part.ravel() for layer in zip(weights, biases, strict=True) for part in layer]
+        return Minimum(
+            parameters=np.concatenate(parts),
+            widths=[len(bias) for bias in biases[:-1]],
+            loss=float(arrays["loss"]),
+            hessian_top=arrays["hessian_top"],
+        )
+
+
+def initial_parameters(sizes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Weights and biases uniform within ±1/√in, as PyTorch starts a linear layer; float32."""
+    parts = []
+    for inner, outer in itertools.pairwise(sizes):
+        bound = 1 / math.sqrt(inner)
+        parts.append(rng.uniform(-bound, bound, outer * inner + outer))
+    return np.concatenate(parts).astype(np.float32)
+
+
+# --- compiled ------------------------------------------------------------------------------------
+
+
+@_compiled_sum
+def _product(values: np.ndarray) -> float:
+    """The product of all values, taken in any order so that it runs on vector registers."""
+    product = 1.0
+    for j in range(len(values)):
+        product *= values[j]
+    return product
+
+
+@_compiled
+def data_loss(problem: Problem, parameters: np.ndarray) -> float:
+    """Mean cross-entropy over the whole data set; not finite if the network has diverged.
+
+    Samples are the fast axis, so that every loop beside the products runs on vector registers.
+    """
+    sizes, _, targets, blocks = problem
+    layers = len(sizes) - 1
+    samples = len(targets)
+    buffers = np.empty((2, sizes[1:].max(), BLOCK), np.float32)
+    top = np.empty(BLOCK, np.float32)
+    below_top = np.empty(BLOCK, np.float32)
+    power = np.empty(BLOCK, np.float32)
+    power_bits = power.view(np.int32)
+    sums = np.empty(BLOCK, np.float64)
+    total = 0.0
+    for block in range(len(blocks)):
+        signal = blocks[block]
+        offset = 0
+        for layer in range(layers):
+            inner, outer = sizes[layer], sizes[layer + 1]
+            weight = parameters[offset : offset + outer * inner].reshape((outer, inner))
+            offset += outer * inner
+            output = buffers[layer % 2][:outer]
+            np.dot(weight, signal, output)
+            for unit in range(outer):
+                bias = parameters[offset + unit]
+                row = output[unit]
+                if layer == layers - 1:
+                    for j in range(BLOCK):
+                        row[j] += bias
+                else:
+                    for j in range(BLOCK):
+                        value = row[j] + bias
+                        # The comparison is this way round so that NaN is passed on.
+                        row[j] = _ZERO if value < _ZERO else value
+            offset += outer
+            signal = output
+
+        for j in range(BLOCK):
+            top[j] = signal[0, j]
+            sums[j] = 0.0
+        for label in range(1, sizes[layers]):
+            row = signal[label]
+            for j in range(BLOCK):
+                top[j] = row[j] if row[j] > top[j] else top[j]
+        for label in range(sizes[layers]):
+            row = signal[label]
+            # exp(x) = 2^n · e^r, |r| <= ln(2)/2, e^r by a polynomial (as Cephes' expf, 2 ulp).
+            for j in range(BLOCK):
+                x = row[j] - top[j]
+                x = _LOWEST if x < _LOWEST else x
+                below_top[j] = x
+                power[j] = x * _LOG2_E + _ROUNDER
+            for j in range(BLOCK):
+                n = power[j] - _ROUNDER
+                r = (below_top[j] - n * _LN2_HIGH) - n * _LN2_LOW
+                p = _EXP_6
+                p = p * r + _EXP_5
+                p = p * r + _EXP_4
+                p = p * r + _EXP_3
+                p = p * r + _EXP_2
+                p = p * r + _EXP_1
+                below_top[j] = p * r * r + r + _ONE
+            for j in range(BLOCK):
+                power_bits[j] = (power_bits[j] << 23) + _ONE_BITS
+            for j in range(BLOCK):
+                sums[j] += np.float64(below_top[j] * power[j])
+
+        first = block * BLOCK
+        used = min(BLOCK, samples - first)
+        for j in range(used):
+            total += np.float64(top[j]) - np.float64(signal[targets[first + j], j])
+        # One logarithm a block: 64 sums, each within 1..classes, cannot overflow float64.
+        total += math.log(_product(sums[:used]))
+    return total / samples
+
+
+@_compiled
+def _random_below(state: np.ndarray, bound: int) -> int:
+    """An integer below ``bound`` (< 2^32, bias below bound/2^32), by SplitMix64 on ``state[0]``."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return int(((z >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))
+
+
+@_compiled
+def draw_batch(state: np.ndarray, order: np.ndarray, used: int, batch: np.ndarray) -> int:
+    """Fill ``batch`` with the next samples of a pass in random order; return how many it has used.
+
+    A pass goes once through the data in an order drawn afresh; a remainder smaller than a batch
+    is left out. ``state`` (1,) uint64 and ``order``, a permutation of the samples, move on.
+    """
+    size = len(batch)
+    if used + size > len(order):
+        used = 0
+    for i in range(used, used + size):
+        other = i + _random_below(state, len(order) - i)
+        order[i], order[other] = order[other], order[i]
+        batch[i - used] = order[i]
+    return used + size
+
+
+@_compiled
+def sgd_step(
+    problem: Problem, parameters: np.ndarray, batch: np.ndarray, learning_rate: np.float32
+) -> None:
+    """One step of plain SGD on ``parameters``, in place, for the samples of ``batch``."""
+    sizes, rows, targets, _ = problem
+    layers = len(sizes) - 1
+    size = len(batch)
+    activations = np.empty(size * sizes.sum(), np.float32)
+    for i in range(size):
+        row = rows[batch[i]]
+        for feature in range(len(row)):
+            activations[i * len(row) + feature] = row[feature]
+    offset = 0
+    at = 0
+    for layer in range(layers):
+        inner, outer = sizes[layer], sizes[layer + 1]
+        weight = parameters[offset : offset + outer * inner].reshape((outer, inner))
+        bias = parameters[offset + outer * inner : offset + outer * inner + outer]
+        offset += outer * inner + outer
+        signal = activations[at : at + size * inner].reshape((size, inner))
+        at += size * inner
+        output = activations[at : at + size * outer].reshape((size, outer))
+        np.dot(signal, weight.T, output)
+        for i in range(size):
+            row = output[i]
+            if layer == layers - 1:
+                for unit in range(outer):
+                    row[unit] += bias[unit]
+            else:
+                for unit in range(outer):
+                    value = row[unit] + bias[unit]
+                    row[unit] = _ZERO if value < _ZERO else value
+
+    # The gradient at the logits: (softmax - one-hot) / batch size.
+    classes = sizes[layers]
+    deltas = np.empty((2, size * sizes[1:].max()), np.float32)
+    delta = deltas[layers % 2][: size * classes].reshape((size, classes))
+    share = _ONE / np.float32(size)
+    for i in range(size):
+        row = activations[at + i * classes : at + (i + 1) * classes]
+        top = row.max()
+        normaliser = _ZERO
+        for label in range(classes):
+            delta[i, label] = math.exp(row[label] - top)
+            normaliser += delta[i, label]
+        for label in range(classes):
+            delta[i, label] *= share / normaliser
+        delta[i, targets[batch[i]]] -= share
+
+    gradients = np.empty((sizes[1:] * sizes[:-1]).max(), np.float32)
+    for layer in range(layers - 1, -1, -1):
+        inner, outer = sizes[layer], sizes[layer + 1]
+        offset -= outer * inner + outer
+        weights = parameters[offset : offset + outer * inner]
+        bias = parameters[offset + outer * inner : offset + outer * inner + outer]
+        at -= size * inner
+        signal = activations[at : at + size * inner].reshape((size, inner))
+        delta = deltas[(layer + 1) % 2][: size * outer].reshape((size, outer))
+        if layer > 0:
+            below = deltas[layer % 2][: size * inner].reshape((size, inner))
+            np.dot(delta, weights.reshape((outer, inner)), below)
+            for i in range(size):
+                for unit in range(inner):
+                    below[i, unit] = _ZERO if signal[i, unit] <= _ZERO else below[i, unit]
+        gradient = gradients[: outer * inner]
+        np.dot(delta.T, signal, gradient.reshape((outer, inner)))
+        for k in range(outer * inner):
+            weights[k] -= learning_rate * gradient[k]
+        for i in range(size):
+            row = delta[i]
+            for unit in range(outer):
+                bias[unit] -= learning_rate * row[unit]
+
+
+@_compiled
+def _descend(
+    problem: Problem,
+    parameters: np.ndarray,
+    key: np.uint64,
+    learning_rate: np.float32,
+    batch_size: int,
+    tolerance: float,
+    patience: int,
+    losses: np.ndarray,
+) -> tuple[int, bool]:
+    """SGD in place until the loss has kept within ``tolerance``; see :func:`descend`."""
+    order = np.arange(len(problem.targets))
+    state = np.full(1, key, np.uint64)
+    batch = np.empty(batch_size, np.int64)
+    used = 0
+    losses[0] = data_loss(problem, parameters)
+    for iteration in range(1, len(losses)):
+        used = draw_batch(state, order, used, batch)
+        sgd_step(problem, parameters, batch, learning_rate)
+        loss = data_loss(problem, parameters)
+        losses[iteration] = loss
+        if not math.isfinite(loss):
+            return iteration, False
+        if iteration < patience:
+            continue
+        low = high = loss
+        back = 1
+        while back <= patience and high - low <= tolerance:
+            low = min(low, losses[iteration - back])
+            high = max(high, losses[iteration - back])
+            back += 1
+        if high - low <= tolerance:
+            return iteration, True
+    return len(losses) - 1, False
+
+
+@_compiled
+def _escape(
+    problem: Problem,
+    start: np.ndarray,
+    key: np.uint64,
+    learning_rate: np.float32,
+    batch_size: int,
+    threshold: float,
+    replay_above: float,
+    max_iterations: int,
+    check_every: int,
+) -> tuple[int, bool, float]:
+    """One replica: (iterations, escaped, final loss); see :func:`escape_times`."""
+    parameters = start.copy()
+    kept = start.copy()
+    order = np.arange(len(problem.targets))
+    state = np.full(1, key, np.uint64)
+    batches = np.empty((check_every, batch_size), np.int64)
+    used = 0
+    done = 0
+    loss = math.nan
+    while done < max_iterations:
+        steps = min(check_every, max_iterations - done)
+        if steps > 1:
+            kept[:] = parameters
+        for i in range(steps):
+            used = draw_batch(state, order, used, batches[i])
+            sgd_step(problem, parameters, batches[i], learning_rate)
+        loss = data_loss(problem, parameters)
+        if steps == 1:
+            if not loss <= threshold:
+                return done + 1, True, loss
+        elif not loss <= replay_above:
+            parameters[:] = kept
+            for i in range(steps):
+                sgd_step(problem, parameters, batches[i], learning_rate)
+                loss = data_loss(problem, parameters)
+                if not loss <= threshold:
+                    return done + i + 1, True, loss
+        done += steps
+    return done, False, loss
+
+
+# --- what scripts call ---------------------------------------------------------------------------
+
+
+def descend(
+    problem: Problem,
+    parameters: np.ndarray,
+    *,
+    key: int,
+    learning_rate: float,
+    batch_size: int,
+    tolerance: float,
+    patience: int,
+    max_iterations: int,
+) -> Descent:
+    """SGD until the full-data loss keeps within ``tolerance`` for ``patience`` iterations (A.4).
+
+    "Keeps within": the largest and the smallest loss after the last ``patience`` + 1 iterations
+    differ by at most ``tolerance``.
+
+    Raises:
+        ValueError: the loss is not finite at some iteration.
+    """
+    reached = parameters.astype(np.float32)
+    losses = np.empty(max_iterations + 1)
+    with threadpool_limits(1, "blas"):
+        iterations, met = _descend(
+            problem,
+            reached,
+            np.uint64(key),
+            np.float32(learning_rate),
+            min(batch_size, len(problem.targets)),
+            float(tolerance),
+            patience,
+            losses,
+        )
+    if not math.isfinite(losses[iterations]):
+        raise ValueError(
+            f"the loss is not finite at iteration {iterations} of the way to the minimum; "
+            f"lower the learning rate ({learning_rate})"
+        )
+    return Descent(reached, losses[: iterations + 1].copy(), met)
+
+
+def escape_times(
+    problem: Problem,
+    minimum: np.ndarray,
+    *,
+    keys: np.ndarray,
+    learning_rate: float,
+    batch_size: int,
+    minimum_loss: float,
+    loss_delta: float,
+    max_iterations: int,
+    check_every: int = 1,
+    threads: int = 1,
+) -> Escapes:
+    """Run SGD from ``minimum`` once for each of ``keys`` until the loss has risen by ``loss_delta``.
+
+    A replica's time is the number of iterations after which the full-data loss is first above
+    ``minimum_loss`` + ``loss_delta`` (A.4). ``check_every`` = 1 looks after every iteration.
+    ``check_every`` = k looks after every k; if that look finds the loss more than REPLAY_SHARE of
+    the rise above the minimum's, the k iterations are replayed with a look after each. What is
+    missed is an excursion above the threshold that has come down again by the next look.
+
+    Args:
+        keys: the random stream of each replica, (replicas,) uint64.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+    if not loss_delta > 0 or not learning_rate > 0 or max_iterations < 1 or check_every < 1:
+        raise ValueError(
+            f"loss_delta {loss_delta} and learning_rate {learning_rate} must be above 0, "
+            f"max_iterations {max_iterations} and check_every {check_every} at least 1"
+        )
+    if not 1 <= batch_size <= len(problem.targets):
+        raise ValueError(
+            f"batch_size {batch_size}: the data set has {len(problem.targets)} samples"
+        )
+    start = np.ascontiguousarray(minimum, dtype=np.float32)
+
+    def run(key: np.uint64) -> tuple[int, bool, float]:
+        return _escape(
+            problem,
+            start,
+            key,
+            np.float32(learning_rate),
+            batch_size,
+            float(minimum_loss + loss_delta),
+            float(minimum_loss + REPLAY_SHARE * loss_delta),
+            max_iterations,
+            check_every,
+        )
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        results = pool.map(run, keys.astype(np.uint64))
+        outcomes = list(track(results, "replicas", total=len(keys)))
+    iterations, escaped, final_loss = (np.array(column) for column in zip(*outcomes, strict=True))
+    return Escapes(iterations, escaped, escaped & ~np.isfinite(final_loss), final_loss)
+
+
+# --- the landscape at one point, in float64 ------------------------------------------------------
+
+
+def loss_gradient(problem: Problem, parameters: np.ndarray) -> np.ndarray:
+    """Gradient of the full-data loss, flat as the parameters."""
+    return _Linearisation(problem, parameters).gradient()
+
+
+def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> np.ndarray:
+    """The ``count`` largest eigenvalues of the Hessian of the full-data loss, falling.
+
+    By Lanczos on exact Hessian-vector products; the kinks of ReLU have no curvature.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    point = _Linearisation(problem, parameters)
+    size = len(parameters)
+    operator = LinearOperator((size, size), matvec=point.hessian_product, dtype=np.float64)
+    start = np.random.default_rng(0).normal(size=size)
+    count = min(count, size - 1)
+    found = eigsh(operator, count, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)
+    return np.sort(found)[::-1]
+
+
+class _Linearisation:
+    """The network's activations and derivatives at one point, over the whole data set."""
+
+    def __init__(self, problem: Problem, parameters: np.ndarray) -> None:
+        self.sizes = problem.sizes
+        self.layers = layers_of(parameters.astype(np.float64), problem.sizes)
+        self.signals = [problem.rows.astype(np.float64)]
+        for weight, bias in self.layers[:-1]:
+            self.signals.append(np.maximum(self.signals[-1] @ weight.T + bias, 0))
+        weight, bias = self.layers[-1]
+        logits = self.signals[-1] @ weight.T + bias
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        self.probabilities = powers / powers.sum(axis=1, keepdims=True)
+        samples = len(problem.targets)
+        errors = self.probabilities.copy()
+        errors[np.arange(samples), problem.targets] -= 1
+        self.deltas = [errors / samples]
+        for (weight, _), signal in zip(self.layers[:0:-1], self.signals[:0:-1], strict=True):
+            self.deltas.insert(0, (self.deltas[0] @ weight) * (signal > 0))
+
+    def gradient(self) -> np.ndarray:
+        """(parameters,)"""
+        parts = []
+        for signal, delta in zip(self.signals, self.deltas, strict=True):
+            parts += [(delta.T @ signal).ravel(), delta.sum(axis=0)]
+        return np.concatenate(parts)
+
+    def hessian_product(self, direction: np.ndarray) -> np.ndarray:
+        """The derivative of the gradient along ``direction`` (Pearlmutter 1994), (parameters,)."""
+        moves = layers_of(direction.ravel(), self.sizes)
+        signal_moves = [np.zeros_like(self.signals[0])]
+        for index, ((weight, _), (weight_move, bias_move)) in enumerate(
+            zip(self.layers, moves, strict=True)
+        ):
+            move = signal_moves[-1] @ weight.T + self.signals[index] @ weight_move.T + bias_move
+            if index < len(self.layers) - 1:
+                signal_moves.append(move * (self.signals[index + 1] > 0))
+        centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
+        delta_move = self.probabilities * centred / len(move)
+        parts: list[np.ndarray] = []
+        for index in range(len(self.layers) - 1, -1, -1):
+            signal, delta = self.signals[index], self.deltas[index]
+            weight_part = delta_move.T @ signal + delta.T @ signal_moves[index]
+            parts = [weight_part.ravel(), delta_move.sum(axis=0), *parts]
+            if index > 0:
+                delta_move = (delta_move @ self.layers[index][0] + delta @ moves[index][0]) * (
+                    signal > 0
+                )
+        return np.concatenate(parts)

@@ -1,0 +1,575 @@
+"""Maximum-likelihood fits of symmetric laws to the noise of many parameters at once.
+
+Noise is an array (P, M): M draws for each of P parameters; every row is fitted by itself. All laws are
+symmetric about a known location and have a scale:
+
+==========================  =======================================  ==================================
+law                         density, with z = (x - location)/scale   parameters
+==========================  =======================================  ==================================
+gaussian                    exp(-z^2/2)                              scale (the standard deviation)
+stable                      cf exp(-|scale u|^alpha)                 alpha, scale
+student_t                   (1 + z^2/nu)^(-(nu + 1)/2)               degrees_of_freedom nu, scale
+generalised_gaussian        exp(-|z|^shape)                          shape, scale
+laplace                     exp(-|z|)                                scale
+normal_inverse_gaussian     K1(k r)/r, r^2 = 1 + z^2,                steepness, scale
+                            k = steepness * scale
+==========================  =======================================  ==================================
+
+Location. Noise is the full gradient minus a mini-batch's, so its location is known to be 0, and that is
+the default. ``location="median"`` is for data with an unknown centre (the median converges for every
+alpha, the mean does not for alpha <= 1), an array gives each row its own. The location is orthogonal to
+alpha and scale, so that a good one costs them no precision.
+
+Zeros. A parameter behind an inactive unit has noise that is exactly zero in many batches: an atom, which
+no density describes. Where two values or more equal the location, they are taken out, reported as
+``zero_fraction``, and the law is fitted to the rest.
+
+A row that cannot be fitted never stops the others: its parameters are NaN and ``flag`` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sgnoise import kernels, stable
+
+LAWS = (
+    "gaussian",
+    "stable",
+    "stable_shared_alpha",
+    "student_t",
+    "generalised_gaussian",
+    "laplace",
+    "normal_inverse_gaussian",
+)
+
+# What ``flag`` can say, in the order of the kernels' status codes.
+FLAGS = (
+    "",
+    "not_finite",  # NaN or infinity among the values (only with nan_policy="flag")
+    "all_zero",
+    "too_few_values",  # fewer than 20 that are not zero
+    "constant",  # more than half of the values that are not zero are one and the same
+    "alpha_below_range",  # the likelihood still rises at alpha = 0.5, which is reported
+    "shape_at_bound",  # the likelihood still rises at the smallest or largest shape, which is reported
+    "not_converged",
+)
+MIN_VALUES = kernels.MIN_VALUES
+
+_CODES = {
+    "gaussian": kernels.GAUSSIAN,
+    "laplace": kernels.LAPLACE,
+    "stable": kernels.STABLE,
+    "stable_shared_alpha": kernels.STABLE,
+    "student_t": kernels.STUDENT_T,
+    "generalised_gaussian": kernels.GENERALISED_GAUSSIAN,
+    "normal_inverse_gaussian": kernels.NORMAL_INVERSE_GAUSSIAN,
+}
+_SHAPES = {
+    "stable": "alpha",
+    "stable_shared_alpha": "alpha",
+    "student_t": "degrees_of_freedom",
+    "generalised_gaussian": "shape",
+    "normal_inverse_gaussian": "steepness",
+}
+_LOG_DENSITY, _DISTRIBUTION = 0, 1
+_BLOCK_VALUES = 1 << 17  # values that a thread looks at in one go: 1 MB
+
+_Array = NDArray[np.float64]
+Location = Literal["zero", "median"] | ArrayLike
+NanPolicy = Literal["raise", "flag"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to each of P rows; all arrays have length P.
+
+    Attributes:
+        law: its name.
+        parameters: the law's parameters by name, standard errors under ``<name>_se``, and the location.
+            Each is an attribute too: ``fit.alpha``, ``fit.scale_se``, ``fit.location``.
+        log_likelihood: of the values in use (``n_values``) at the fitted parameters.
+        zero_fraction: share of the values that equal the location and were taken out.
+        n_values: how many were left.
+        converged: whether the fit is the maximum (at a bound of the shape, too).
+        flag: empty, or what is wrong with the row (``FLAGS``).
+        free_parameters: how many a row has; an alpha shared by all rows is not counted.
+    """
+
+    law: str
+    parameters: dict[str, _Array]
+    log_likelihood: _Array
+    zero_fraction: _Array
+    n_values: NDArray[np.int64]
+    converged: NDArray[np.bool_]
+    flag: NDArray[np.str_]
+    free_parameters: int
+
+    def __getattr__(self, name: str) -> _Array:
+        try:
+            return self.__dict__["parameters"][name]
+        except KeyError:
+            raise AttributeError(f"a fit of the law {self.__dict__.get('law')!r} has no {name!r}") from None
+
+    def logpdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
+        """ln of each row's fitted density at its points ``x`` (P, K); NaN for rows without a fit."""
+        return self._evaluate(_LOG_DENSITY, x, threads)
+
+    def cdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
+        """Each row's fitted distribution function at its points ``x`` (P, K), absolute error below 1e-7."""
+        return self._evaluate(_DISTRIBUTION, x, threads)
+
+    def _evaluate(self, kind: int, x: ArrayLike, threads: int | None) -> _Array:
+        points = _matrix(x, "x")
+        scale = self.parameters["scale"]
+        if len(points) != len(scale):
+            raise ValueError(f"x has {len(points)} rows, the fit has {len(scale)}: give one row a fit")
+        shape = self.parameters[_SHAPES[self.law]] if self.law in _SHAPES else np.ones_like(scale)
+        location = self.parameters["location"]
+        code, tables = _CODES[self.law], stable.tables()
+        out = np.empty(points.shape)
+
+        def evaluate(block: _Array, rows: slice) -> None:
+            kernels.law_rows(
+                code, kind, block, shape[rows], scale[rows], location[rows], tables, out[rows]
+            )
+
+        _in_blocks(points, evaluate, threads)
+        return out
+
+
+def _matrix(values: ArrayLike, name: str) -> NDArray[np.generic]:
+    array = np.asarray(values)
+    if array.ndim != 2:
+        raise ValueError(f"{name} has shape {array.shape}; it must be a matrix, one row a parameter")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has type {array.dtype}; it must hold real numbers")
+    return array
+
+
+def _in_blocks(
+    values: NDArray[np.generic], function: Callable[[_Array, slice], None], threads: int | None
+) -> None:
+    """Call ``function(block, rows)`` for blocks of rows as float64, on several threads.
+
+    A block is about 1 MB, each thread has one buffer for them: whatever the type of ``values``, no copy
+    of the whole is made, and the kernels are compiled for one type only. Threads of Python, and not
+    numba's own, halve the time that compiling takes, and leave a process free to fork.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; it must be at least 1")
+    count, width = values.shape
+    height = min(max(1, _BLOCK_VALUES // max(1, width)), max(1, count))
+    blocks = [slice(start, min(start + height, count)) for start in range(0, count, height)]
+    workers = max(1, min(threads or numba.config.NUMBA_NUM_THREADS, len(blocks)))
+
+    def work(share: list[slice]) -> None:
+        buffer = np.empty((height, width))
+        for rows in share:
+            block = buffer[: rows.stop - rows.start]
+            block[...] = values[rows]
+            function(block, rows)
+
+    if workers == 1:
+        work(blocks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(work, blocks[worker::workers]) for worker in range(workers)]:
+            done.result()
+
+
+def _medians(noise: NDArray[np.generic], threads: int | None) -> _Array:
+    medians = np.zeros(len(noise))
+
+    def median(block: _Array, rows: slice) -> None:
+        # Partial sorting leaves the middle where it belongs; NaN sorts last.
+        half = block.shape[1] // 2
+        block.partition([half - 1, half] if half else [half], axis=1)
+        odd = block.shape[1] % 2 == 1
+        medians[rows] = block[:, half] if odd else 0.5 * (block[:, half - 1] + block[:, half])
+
+    if noise.shape[1] > 0:
+        with np.errstate(invalid="ignore"):
+            _in_blocks(noise, median, threads)
+    # A row with NaN or infinity is flagged for that, whatever its location.
+    return np.where(np.isfinite(medians), medians, 0.0)
+
+
+def _locations(
+    noise: NDArray[np.generic], location: Location, threads: int | None
+) -> _Array:
+    if isinstance(location, str):
+        if location == "zero":
+            return np.zeros(len(noise))
+        if location == "median":
+            return _medians(noise, threads)
+        raise ValueError(f"location is {location!r}; it must be 'zero', 'median' or one number a row")
+    centres = np.array(location, dtype=np.float64)
+    if centres.shape != (len(noise),) or not np.isfinite(centres).all():
+        raise ValueError(
+            f"location has shape {centres.shape}; it must be {len(noise)} finite numbers, one a row"
+        )
+    return centres
+
+
+def _check_finite(status: NDArray[np.int64], nan_policy: NanPolicy) -> None:
+    if nan_policy not in ("raise", "flag"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; it must be 'raise' or 'flag'")
+    bad = np.flatnonzero(status == kernels.NOT_FINITE)
+    if nan_policy == "raise" and bad.size:
+        raise ValueError(
+            f"noise has NaN or infinity in row {bad[0]} ({bad.size} of {status.size} rows have); "
+            "repair them, or pass nan_policy='flag' to fit the others"
+        )
+
+
+def _result(
+    law: str, out: _Array, location: _Array, nan_policy: NanPolicy, free_parameters: int
+) -> Fit:
+    status = out[:, kernels.STATUS].astype(np.int64)
+    _check_finite(status, nan_policy)
+    parameters = {}
+    if law in _SHAPES:
+        parameters[_SHAPES[law]] = out[:, kernels.SHAPE].copy()
+        parameters[f"{_SHAPES[law]}_se"] = out[:, kernels.SHAPE_SE].copy()
+    parameters["scale"] = out[:, kernels.SCALE].copy()
+    parameters["scale_se"] = out[:, kernels.SCALE_SE].copy()
+    parameters["location"] = location
+    return Fit(
+        law=law,
+        parameters=parameters,
+        log_likelihood=out[:, kernels.LOG_LIKELIHOOD].copy(),
+        zero_fraction=out[:, kernels.ZERO_FRACTION].copy(),
+        n_values=out[:, kernels.N_USED].astype(np.int64),
+        converged=np.isfinite(out[:, kernels.LOG_LIKELIHOOD]) & (status != kernels.NOT_CONVERGED),
+        flag=np.array(FLAGS)[status],
+        free_parameters=free_parameters,
+    )
+
+
+def _fit(
+    law: str,
+    noise: ArrayLike,
+    location: Location,
+    nan_policy: NanPolicy,
+    threads: int | None,
+    *,
+    free_parameters: int,
+    alpha: float = np.nan,
+) -> Fit:
+    values = _matrix(noise, "noise")
+    centres = _locations(values, location, threads)
+    out = np.empty((len(values), kernels.COLUMNS))
+    _fit_rows(law, values, centres, alpha, np.full(len(values), np.nan), threads, out)
+    return _result(law, out, centres, nan_policy, free_parameters)
+
+
+def _fit_rows(
+    law: str,
+    noise: NDArray[np.generic],
+    location: _Array,
+    alpha: float,
+    log_scale: _Array,
+    threads: int | None,
+    out: _Array,
+) -> None:
+    code, tables = _CODES[law], stable.tables()
+
+    def fit(block: _Array, rows: slice) -> None:
+        kernels.fit_rows(code, block, location[rows], alpha, log_scale[rows], tables, out[rows])
+
+    _in_blocks(noise, fit, threads)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not stable.ALPHA_MIN <= alpha <= 2.0:
+        raise ValueError(f"alpha is {alpha}; it must be in [{stable.ALPHA_MIN}, 2]")
+
+
+def fit_stable(
+    noise: ArrayLike,
+    *,
+    alpha: float | None = None,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the symmetric alpha-stable law to each row: alpha and scale, or the scale at a given ``alpha``.
+
+    Standard errors come from the observed information. At the boundary alpha = 2 (where the likelihood
+    falls as soon as alpha does) ``alpha_se`` is how far below 2 the likelihood has lost half a unit,
+    which is the usual standard error where the slope is nil; the interval is one-sided then.
+
+    Args:
+        noise: (P, M) float32 or float64; anything else is converted to float64.
+        alpha: hold it at this value, in [0.5, 2].
+        location: see the module.
+        nan_policy: "raise" on NaN or infinity, or "flag" these rows and fit the others.
+        threads: None takes what numba is set to.
+
+    Raises:
+        ValueError: noise not a matrix, NaN or infinity in it, or an argument out of its range.
+    """
+    if alpha is None:
+        return _fit("stable", noise, location, nan_policy, threads, free_parameters=2)
+    _check_alpha(alpha)
+    return _fit(
+        "stable", noise, location, nan_policy, threads, free_parameters=1, alpha=float(alpha)
+    )
+
+
+def fit_stable_shared_alpha(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit one alpha to all rows and a scale to each, the paper's "SaS const alpha" (Table 2).
+
+    Newton's method in theta = sqrt(2 - alpha) on the profile likelihood: at each alpha every row has its
+    own best scale. ``alpha`` and ``alpha_se`` repeat the shared value for all rows that have a fit.
+    Arguments and errors as for ``fit_stable``.
+    """
+    values = _matrix(noise, "noise")
+    centres = _locations(values, location, threads)
+    # A start: the median alpha of a few rows.
+    some = np.linspace(0, len(values) - 1, min(len(values), 64)).astype(np.int64)
+    start = np.empty((len(some), kernels.COLUMNS))
+    unknown = np.full(len(values), np.nan)
+    _fit_rows("stable", values[some], centres[some], np.nan, unknown[some], threads, start)
+    found = start[np.isfinite(start[:, kernels.SHAPE]), kernels.SHAPE]
+    theta = float(np.sqrt(2.0 - np.median(found))) if found.size else 0.5
+
+    out = np.empty((len(values), kernels.COLUMNS))
+    out[:, kernels.SCALE] = np.nan
+    highest = float(np.sqrt(2.0 - stable.ALPHA_MIN))
+    best, step = -np.inf, 0.0
+    for _ in range(kernels.MAX_EVALUATIONS):
+        log_scale = np.log(out[:, kernels.SCALE])
+        alpha = 2.0 - theta * theta
+        _fit_rows("stable", values, centres, alpha, log_scale, threads, out)
+        fitted = np.isfinite(out[:, kernels.LOG_LIKELIHOOD])
+        total = out[fitted].sum(axis=0)
+        value, slope, bend = (
+            float(total[k]) for k in (kernels.LOG_LIKELIHOOD, kernels.SLOPE, kernels.BEND)
+        )
+        if value < best - 1e-10 * abs(best):
+            step *= 0.4
+            theta -= 1.5 * step  # back to where it was, and a shorter way from there
+            continue
+        best = value
+        if theta == 0.0 and bend > 0.0:
+            step = 0.05  # stationary, as always at theta = 0, but a minimum
+        else:
+            step = slope / max(abs(bend), 1e-300)
+        step = float(np.clip(np.clip(theta + step, 0.0, highest) - theta, -0.3, 0.3))
+        if abs(step) < 1e-6:
+            break
+        theta += step
+    if theta > 0.0:
+        alpha_se = 2.0 * theta / np.sqrt(max(-bend, 1e-300))
+    else:
+        alpha_se = -1.0 / min(bend, -1e-300)  # half a unit lost at slope -bend/2
+    at_bound = theta >= highest
+    out[:, kernels.SHAPE] = np.where(fitted, alpha, np.nan)
+    out[:, kernels.SHAPE_SE] = np.where(fitted, np.nan if at_bound else alpha_se, np.nan)
+    if at_bound:
+        out[fitted, kernels.STATUS] = kernels.ALPHA_BELOW_RANGE
+    return _result("stable_shared_alpha", out, centres, nan_policy, 1)
+
+
+def fit_gaussian(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the normal law: ``scale`` is the standard deviation. Arguments as for ``fit_stable``."""
+    return _fit("gaussian", noise, location, nan_policy, threads, free_parameters=1)
+
+
+def fit_laplace(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the Laplace law. Arguments as for ``fit_stable``."""
+    return _fit("laplace", noise, location, nan_policy, threads, free_parameters=1)
+
+
+def fit_student_t(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit Student's t: ``degrees_of_freedom`` in [0.1, infinity] and ``scale``.
+
+    Where the sample's kurtosis is at most 3 the best t is the normal law: degrees_of_freedom is infinite
+    and has no standard error. Arguments as for ``fit_stable``.
+    """
+    return _fit("student_t", noise, location, nan_policy, threads, free_parameters=2)
+
+
+def fit_generalised_gaussian(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the generalised Gaussian law: ``shape`` in [0.1, 20] (2 normal, 1 Laplace) and ``scale``.
+
+    Arguments as for ``fit_stable``.
+    """
+    return _fit("generalised_gaussian", noise, location, nan_policy, threads, free_parameters=2)
+
+
+def fit_normal_inverse_gaussian(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the symmetric normal inverse Gaussian law: ``steepness`` and ``scale``.
+
+    Their product goes from 1e-6 (Cauchy law) to 1e6 (normal law, of variance scale/steepness), where it
+    ends if the sample's kurtosis is at most 3. Arguments as for ``fit_stable``.
+    """
+    return _fit("normal_inverse_gaussian", noise, location, nan_policy, threads, free_parameters=2)
+
+
+# --- the estimators of alpha that the literature used, to compare with -------------------------
+
+
+def block_log_moment_alpha(noise: ArrayLike) -> _Array:
+    """alpha of each row from sums of blocks (Mohammadi et al. 2015, as in Simsekli et al. 2019).
+
+    1/alpha = (mean ln|Y| - mean ln|X|)/ln m, with Y the sums of m consecutive values and m the largest
+    divisor of M not above its root. Zeros are left out of the means. It is not confined to (0, 2].
+
+    Args:
+        noise: (P, M).
+
+    Returns:
+        (P,), NaN where the row has no values other than zero, or a NaN.
+
+    Raises:
+        ValueError: M has no divisor between 2 and its root (a prime).
+    """
+    values = _matrix(noise, "noise")
+    m_total = values.shape[1]
+    divisors = [m for m in range(2, int(np.sqrt(m_total)) + 1) if m_total % m == 0]
+    if not divisors:
+        raise ValueError(f"{m_total} values a row cannot be cut into blocks; drop one of them")
+    m = divisors[-1]
+
+    out = np.empty(len(values))
+
+    def mean_log(block: _Array) -> _Array:
+        size = np.abs(block)
+        used = size > 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.where(size == 0.0, 0.0, np.log(size))
+            return logs.sum(axis=1) / used.sum(axis=1)
+
+    def estimate(block: _Array, rows: slice) -> None:
+        sums = block.reshape(len(block), -1, m).sum(axis=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[rows] = np.log(m) / (mean_log(sums) - mean_log(block))
+
+    _in_blocks(values, estimate, None)
+    return out
+
+
+def quantile_alpha(noise: ArrayLike) -> _Array:
+    """alpha of each row from the ratio of the quantile ranges 5-95 % and 25-75 % (McCulloch 1986).
+
+    The relation to alpha is that of the symmetric law, from this package's distribution function instead
+    of McCulloch's rounded table; a ratio beyond its ends gives 0.5 or 2.
+
+    Args:
+        noise: (P, M).
+
+    Returns:
+        (P,), NaN where the row has a NaN or its quartiles are equal.
+    """
+    return _quantile_fit(_matrix(noise, "noise"), None)[0]
+
+
+def _quantile_fit(noise: NDArray[np.generic], threads: int | None) -> tuple[_Array, _Array]:
+    """alpha and scale by quantiles."""
+    tables = stable.tables()
+    quartiles, outer = np.empty((2, len(noise)))
+
+    def ranges(block: _Array, rows: slice) -> None:
+        with np.errstate(invalid="ignore"):
+            q05, q25, q75, q95 = np.quantile(
+                block, [0.05, 0.25, 0.75, 0.95], axis=1, overwrite_input=True
+            )
+            outer[rows], quartiles[rows] = q95 - q05, q75 - q25
+
+    _in_blocks(noise, ranges, threads)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(outer / quartiles)
+    grid = stable.ALPHA_MIN + np.arange(tables.ratio.size) / kernels.TABLE_ALPHA_STEPS
+    alpha = np.interp(ratio, tables.ratio[::-1], grid[::-1])
+    alpha[~np.isfinite(ratio)] = np.nan
+    scale = 0.5 * quartiles / np.exp(np.interp(alpha, grid, tables.median))
+    return alpha, scale
+
+
+# Number of points k of the regression by alpha (columns) and sample size (Koutrouvelis 1980, Table 1).
+_POINTS_ALPHA = (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.9)
+_POINTS_SIZE = (200, 800, 1600)
+_POINTS = (
+    (134, 86, 30, 28, 24, 22, 11, 9),
+    (124, 68, 24, 22, 18, 16, 11, 9),
+    (118, 56, 20, 18, 15, 14, 11, 10),
+)
+
+
+def characteristic_function_alpha(
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    threads: int | None = None,
+) -> _Array:
+    """alpha of each row by regression on the empirical characteristic function (Koutrouvelis 1980).
+
+    ln(-ln|phi(t)|^2) is linear in ln t with slope alpha. The row is divided by its scale (from quantiles
+    first, then from the regression, three times), t = pi k/25, and the number of points depends on alpha.
+
+    Args:
+        noise: (P, M).
+        location: as for ``fit_stable``; it only guards the precision of the angles.
+        threads: None takes what numba is set to.
+
+    Returns:
+        (P,), NaN where the row has a NaN or its quartiles are equal.
+    """
+    values = _matrix(noise, "noise")
+    alpha, scale = _quantile_fit(values, threads)
+    centres = _locations(values, location, threads)
+    by_size = [np.interp(values.shape[1], _POINTS_SIZE, column) for column in zip(*_POINTS, strict=True)]
+    middles = 0.05 + 0.1 * np.arange(21)
+    points = np.rint(np.interp(middles, _POINTS_ALPHA, by_size)).astype(np.int64)
+
+    def regress(block: _Array, rows: slice) -> None:
+        kernels.characteristic_rows(block, centres[rows], scale[rows], points, 3, alpha[rows])
+
+    _in_blocks(values, regress, threads)
+    return alpha

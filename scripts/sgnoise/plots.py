@@ -1,0 +1,186 @@
+"""What all figures share: one style, one palette, one way to save, and the data that several draw.
+
+A figure is drawn without a display and without pyplot. The same data give the same bytes, in PNG
+and in PDF: no times in the metadata, no random jitter, fonts that come with matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from sgnoise import store
+
+# Inches. At this width the text of 9 points is read easily in a page column of 800 pixels.
+WIDTH = 8.0
+DPI = 160
+
+# Okabe and Ito's colours: told apart under the common forms of colour blindness.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#a8578a"
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, "#b07d00", "#3a8fb7", "#333333")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK = "#222222"
+GREY = "#8a8a8a"
+PALE = "#d9d9d9"
+
+LAW_COLOURS = {"stable": BLUE, "gaussian": VERMILLION}
+LAW_LINES: dict[str, Any] = {"stable": "-", "gaussian": "--"}
+LAW_NAMES = {"stable": "SαS", "gaussian": "Gaussian"}
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "mathtext.fontset": "dejavusans",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+_DECADE_STEPS = {True: (1.0, 2.0, 5.0), False: (1.0,)}
+
+
+def save_figure(figure: Figure, png_path: str, pdf_path: str, title: str) -> None:
+    """Write ``figure`` as PNG and PDF; neither holds a date, so equal figures are equal files."""
+    with store.atomic_path(png_path) as path:
+        figure.savefig(path, dpi=DPI, metadata={"Title": title, "Software": None})
+    # The layout stands: to find it again for the second file would double the time.
+    figure.set_layout_engine("none")
+    with store.atomic_path(pdf_path) as path:
+        figure.savefig(path, dpi=DPI, metadata={"Title": title, "CreationDate": None})
+
+
+@contextmanager
+def drawing(
+    png_path: str, pdf_path: str, *, title: str, height: float, width: float = WIDTH
+) -> Iterator[Figure]:
+    """A figure in the project's style, ``width`` by ``height`` inches, saved when the block ends.
+
+    The reader's own matplotlib settings play no part. ``title`` goes into the files' metadata.
+    """
+    # Not through matplotlib.style, which reads every style file of the machine.
+    settings: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    with mpl.rc_context(settings | STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        save_figure(figure, png_path, pdf_path, title)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis that shows ``low`` to ``high``: plain numbers, not too many.
+
+    Within two decades 1, 2 and 5 are marked, beyond that whole decades only.
+    """
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(base=10, subs=_DECADE_STEPS[decades <= 2], numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def tick_text(value: float) -> str:
+    """``value`` as a tick label: 0.002, 50, 20,000, and powers of ten beyond that."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:,g}" if value < 1e4 else f"{value:,.0f}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = value / 10.0**exponent
+    power = rf"10^{{{exponent}}}"
+    return f"${power}$" if math.isclose(factor, 1) else rf"${factor:.3g}\times{power}$"
+
+
+def with_error(value: float, error: float) -> str:
+    """``value ± error`` to the second digit of the error; without the error where there is none."""
+    if not math.isfinite(error) or error <= 0:
+        return f"{value:.3g}"
+    digits = 1 - math.floor(math.log10(error))
+    if digits > 5 or abs(value) >= 1e5:
+        exponent = math.floor(math.log10(max(abs(value), error)))
+        factor = 10.0**-exponent
+        return f"({with_error(value * factor, error * factor)})$\\times10^{{{exponent}}}$"
+    digits = max(digits, 0)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def scientific(value: float) -> str:
+    """``value`` to two digits with a power of ten, as mathematical text."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+
+
+def read_law(fits_path: str, law: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of one law in a table of fits: the parameter's keys, ``flag`` and ``columns``.
+
+    Raises:
+        ValueError: the law was not fitted.
+    """
+    table = pq.read_table(
+        fits_path,
+        columns=[*store.PARAMETER_COLUMNS, "flag", *columns],
+        filters=[("law", "==", law)],
+    )
+    if not len(table):
+        raise ValueError(
+            f"{fits_path}: no fits of the law {law!r}; add it to the laws of the study"
+        )
+    return table.to_pandas()
+
+
+def read_noise(noise_path: str, parameters: Sequence[int]) -> np.ndarray:
+    """The noise of some parameters, (parameter, draw) in the order asked for; by row group.
+
+    Raises:
+        ValueError: a parameter is not in the table.
+    """
+    wanted = pa.array(parameters, type=pa.int32())
+    found: dict[int, np.ndarray] = {}
+    for group in store.read_row_groups(noise_path, columns=["parameter_index", "noise"]):
+        kept = group.filter(pc.is_in(group["parameter_index"], value_set=wanted))
+        if len(kept):
+            values = store.matrix(kept, "noise").astype(np.float64)
+            found.update(zip(kept["parameter_index"].to_pylist(), values, strict=True))
+    missing = [index for index in parameters if index not in found]
+    if missing:
+        raise ValueError(f"{noise_path}: no noise of the parameters {missing}")
+    return np.stack([found[index] for index in parameters])
+
+
+def read_keys(path: str) -> pd.DataFrame:
+    """The keys of the parameters of a per-parameter table."""
+    return pq.read_table(path, columns=list(store.PARAMETER_COLUMNS)).to_pandas()
+
+
+def parameter_name(keys: pd.Series) -> str:
+    """A parameter's name: module, tensor and flat index."""
+    return f"{keys['layer']}.{keys['tensor']}[{keys['offset']}]"

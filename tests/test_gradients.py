@@ -1,0 +1,573 @@
+"""Gradients of sampled parameters against plain autograd."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from dump_gradients import dump_gradients
+from sgnoise import datasets, gradients, models, store
+
+CLASSES = 3
+SAMPLES = 5
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So that the time of the tests does not depend on what else the machine does."""
+    with models.cpu_threads(1):
+        yield
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Running statistics and affine weights as after some training, not their neutral values."""
+    generator = torch.Generator().manual_seed(5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+            for tensor in (module.weight, module.bias):
+                tensor.data += 0.3 * torch.randn(tensor.shape, generator=generator)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            noise = torch.randn(2, module.num_features, generator=generator)
+            module.get_buffer("running_mean").add_(0.3 * noise[0])
+            module.get_buffer("running_var").mul_((0.3 * noise[1]).exp())
+    return model
+
+
+def loop(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sample: gradients.ParameterSample,
+) -> torch.Tensor:
+    """The same gradients, one sample after another, with nothing but autograd."""
+    model.eval()
+    parameters = dict(model.named_parameters())
+    rows = []
+    for x, y in zip(inputs, targets, strict=True):
+        model.zero_grad()
+        functional.cross_entropy(model(x[None]), y[None]).backward()
+        rows.append(
+            torch.stack(
+                [
+                    torch.zeros(())
+                    if (grad := parameters[name].grad) is None
+                    else grad.flatten()[o]
+                    for name, o in zip(sample.names, sample.frame["offset"], strict=True)
+                ]
+            )
+        )
+    model.zero_grad()
+    return torch.stack(rows)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def data(*shape: int, samples: int = SAMPLES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(samples, *shape, generator=generator)
+    return inputs, torch.randint(CLASSES, (samples,), generator=generator)
+
+
+def build(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return randomised(make())
+
+
+def head(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(CLASSES))
+
+
+class Shared(nn.Module):
+    """One layer called three times, and an embedding whose weights are a linear layer's as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.inner = nn.Linear(4, 4)
+        self.decoder = nn.Linear(4, 7, bias=False)
+        self.decoder.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(x)
+        for _ in range(3):
+            x = torch.tanh(self.inner(x))
+        return self.decoder(x).mean(dim=1)
+
+
+class Scaled(nn.Module):
+    """Weights of its own, used without a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 4))
+        self.linear = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.sin(x * self.scale))
+
+
+class Functional(nn.Module):
+    """Weights of a linear layer that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(self.first(x).relu(), self.second.weight, self.second.bias)
+
+
+class SequenceFirst(nn.Module):
+    """A linear layer that sees the samples in its second dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 4)
+        self.outer = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(torch.tanh(self.inner(x.transpose(0, 1)).transpose(0, 1)).mean(dim=1))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: head(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4, bias=False)), (6,)),
+    "linear on tokens": (lambda: head(nn.Linear(6, 5), nn.GELU()), (2, 3, 6)),
+    "conv1d": (lambda: head(nn.Conv1d(3, 4, 3, stride=2, padding=2, dilation=2)), (3, 9)),
+    "conv1d circular": (
+        lambda: head(nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular")),
+        (2, 6),
+    ),
+    "conv2d": (lambda: head(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True)), (3, 5, 6)),
+    "conv2d strided": (lambda: head(nn.Conv2d(2, 4, (3, 2), (2, 3), (1, 0))), (2, 7, 8)),
+    "conv2d dilated": (lambda: head(nn.Conv2d(2, 3, 3, padding=2, dilation=2)), (2, 6, 5)),
+    "conv2d wide padding": (lambda: head(nn.Conv2d(2, 3, 3, padding=3, stride=3)), (2, 4, 4)),
+    "conv2d kernel beyond image": (lambda: head(nn.Conv2d(2, 3, 5, padding=2)), (2, 2, 1)),
+    "conv2d same": (lambda: head(nn.Conv2d(2, 3, 3, padding="same", dilation=2)), (2, 5, 5)),
+    "conv2d reflect": (
+        lambda: head(nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="reflect")),
+        (2, 5, 6),
+    ),
+    "conv2d grouped": (lambda: head(nn.Conv2d(4, 6, 3, groups=2)), (4, 5, 5)),
+    "conv2d depthwise": (lambda: head(nn.Conv2d(4, 8, 3, stride=2, groups=4)), (4, 6, 6)),
+    "batch norm 1d": (lambda: head(nn.Linear(4, 5), nn.BatchNorm1d(5)), (4,)),
+    "batch norm 2d": (lambda: head(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), (2, 5, 5)),
+    "layer norm": (lambda: head(nn.Linear(4, 6), nn.LayerNorm(6)), (3, 4)),
+    "layer norm 2d": (lambda: head(nn.LayerNorm((3, 4))), (2, 3, 4)),
+    "rms norm": (lambda: head(nn.Linear(4, 6), nn.RMSNorm(6)), (3, 4)),
+    "group norm": (lambda: head(nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6)), (2, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer_equals_autograd(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    make, shape = NETWORKS[name]
+    inputs, targets = data(*shape)
+    model = build(make)
+    model(inputs)
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    found = engine(inputs, targets).T
+    expected = loop(model, inputs, targets, sample)
+    assert found.shape == (SAMPLES, len(sample))
+    assert not engine.fallback
+    assert not caplog.records
+    for layer in sample.frame["layer"].unique():
+        rows = (sample.frame["layer"] == layer).to_numpy()
+        assert relative_error(found[:, rows], expected[:, rows]) < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, shape = NETWORKS[name]
+    inputs, targets = data(*shape)
+    model = build(make)
+    model(inputs)
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    arguments = (model, functional.cross_entropy, inputs, targets, sample)
+    with_kernels = gradients.per_sample_gradients(*arguments)
+    monkeypatch.setattr(gradients, "_has_kernels", lambda *tensors: False)
+    monkeypatch.setattr(gradients, "_CHUNK_NUMBERS", 100)
+    assert relative_error(gradients.per_sample_gradients(*arguments), with_kernels) < 1e-5
+
+
+@given(
+    image=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    kernels=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_convolution_equals_autograd(
+    image: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    kernels: bool,
+) -> None:
+    conv = nn.Conv2d(2, 2, kernel, stride, padding, dilation, bias=False)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if any(s + 2 * p < r for s, p, r in zip(image, padding, reach, strict=True)):
+        return
+    x = torch.randn(2, 2, *image, generator=torch.Generator().manual_seed(3))
+    y = conv(x)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+    count = conv.weight.numel()
+    rows = torch.zeros(count, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradients, "_has_kernels", lambda *tensors: kernels)
+        use = gradients._Use(conv, "weight")
+        gradients._convolution(use, np.arange(count), x, g, rows)
+    for s in range(2):
+        (expected,) = torch.autograd.grad(conv(x[s : s + 1]), conv.weight, g[s : s + 1])
+        torch.testing.assert_close(rows[:, s], expected.flatten(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mlp", (1, 8, 8)), ("resnet20", (1, 8, 8)), ("mobilenet_v3_small", (3, 8, 8))],
+)
+def test_networks_equal_autograd(name: str, shape: tuple[int, ...]) -> None:
+    inputs, targets = data(*shape, samples=3)
+    model = models.build_model({"name": name}, input_shape=shape, classes=CLASSES, seed=1)
+    with torch.no_grad():  # statistics of real activations, as after training
+        for _ in range(3):
+            model.train()(data(*shape, samples=32)[0])
+    sample = gradients.sample_parameters(model, uniform=300, per_layer=3, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    found = engine(inputs, targets).T
+    assert not engine.fallback
+    assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
+
+
+def test_shared_weights_are_summed_over_their_uses() -> None:
+    model = build(Shared)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(7, (SAMPLES, 6), generator=generator)
+    targets = torch.randint(7, (SAMPLES,), generator=generator)
+    sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
+    assert list(sample.frame["layer"].unique()) == ["embedding", "inner"]
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    found = engine(inputs, targets).T
+    assert not engine.fallback
+    assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "fallback", "reason"),
+    [
+        (Scaled, (4,), {"scale"}, "no rule for Scaled"),
+        (
+            Functional,
+            (4,),
+            {"second.weight", "second.bias"},
+            "used in a way that the rules do not know",
+        ),
+        (
+            SequenceFirst,
+            (SAMPLES, 2),
+            {"inner.weight", "inner.bias"},
+            "used in a way that the rules do not know",
+        ),
+        (SequenceFirst, (SAMPLES + 1, 2), {"inner.weight", "inner.bias"}, "first dimension"),
+    ],
+)
+def test_what_has_no_rule_falls_back_and_says_so(
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    fallback: set[str],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inputs, targets = data(*shape)
+    model = build(make)
+    sample = gradients.sample_parameters(model, uniform=1000, per_layer=5, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    with caplog.at_level(logging.WARNING, "sgnoise"):
+        found = [engine(inputs, targets).T for _ in range(2)]
+    assert engine.fallback == fallback
+    assert len(caplog.records) == len(engine.fallback)
+    assert all(name in caplog.text for name in fallback)
+    assert reason in caplog.text
+    expected = loop(model, inputs, targets, sample)
+    for part in found:
+        assert relative_error(part, expected) < 1e-5
+
+
+def test_rows_averaged_over_a_batch_are_its_gradient() -> None:
+    inputs, targets = data(1, 8, 8, samples=12)
+    model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=3, seed=1)
+    sample = gradients.sample_parameters(model, uniform=200, per_layer=5, seed=2)
+    by_sample = gradients.per_sample_gradients(
+        model, functional.cross_entropy, inputs, targets, sample
+    )
+    by_batch = gradients.mini_batch_gradients(
+        model,
+        functional.cross_entropy,
+        inputs,
+        targets,
+        sample,
+        batch_size=5,
+        passes=2,
+        batch_statistics=False,
+        seed=3,
+    )
+    assert by_batch.shape == (4, len(sample))
+    order = np.random.default_rng(gradients.seeds.seed_sequence(3, "pass", 1)).permutation(12)
+    expected = by_sample[torch.from_numpy(order[5:10])].mean(dim=0)
+    assert relative_error(by_batch[3], expected) < 1e-5
+
+
+def test_batch_statistics_are_used_where_asked_and_leave_no_trace() -> None:
+    inputs, targets = data(2, 5, 5, samples=6)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(27, 3)
+    )
+    randomised(model)
+    model[0].train(False)
+    model[1].weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sample = gradients.sample_parameters(model, uniform=50, per_layer=5, seed=2)
+    assert "weight" not in sample.frame.loc[sample.frame["layer"] == "1", "tensor"].to_list()
+    found = gradients.mini_batch_gradients(
+        model,
+        functional.cross_entropy,
+        inputs,
+        targets,
+        sample,
+        batch_size=6,
+        passes=1,
+        batch_statistics=True,
+        seed=3,
+    )
+    gradients.per_sample_gradients(model, functional.cross_entropy, inputs, targets, sample)
+    assert [module.training for module in model] == [False, True, True, True, True]
+    assert not model[1].weight.requires_grad
+    assert model[0].weight.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+    model[2].eval()
+    functional.cross_entropy(model(inputs), targets).backward()
+    parameters = dict(model.named_parameters())
+    expected = torch.stack(
+        [
+            parameters[name].grad.flatten()[offset]  # type: ignore[union-attr]
+            for name, offset in zip(sample.names, sample.frame["offset"], strict=True)
+        ]
+    )
+    assert relative_error(found[0], expected) < 1e-5
+
+
+def test_a_vector_of_losses_serves_as_well() -> None:
+    inputs, targets = data(6)
+    model = build(lambda: nn.Linear(6, CLASSES))
+    sample = gradients.sample_parameters(model, uniform=50, per_layer=0, seed=2)
+
+    def losses(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    found = gradients.per_sample_gradients(model, losses, inputs, targets, sample)
+    assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
+
+
+def test_a_loss_that_is_no_mean_is_refused() -> None:
+    inputs, targets = data(6)
+    model = build(lambda: nn.Linear(6, CLASSES))
+    sample = gradients.sample_parameters(model, uniform=5, per_layer=0, seed=2)
+    with pytest.raises(ValueError, match="not the mean of the losses of its samples"):
+        gradients.per_sample_gradients(
+            model, nn.CrossEntropyLoss(reduction="sum"), inputs, targets, sample
+        )
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 10.0]))
+    with pytest.raises(ValueError, match="not the mean of the losses of its samples"):
+        gradients.per_sample_gradients(model, weighted, inputs, targets, sample)
+
+
+def test_batch_norm_without_running_statistics_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    sample = gradients.sample_parameters(model, uniform=5, per_layer=0, seed=2)
+    with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm1d\) normalises by the statistics"):
+        gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+
+
+def test_an_activation_changed_in_place_is_refused() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + 1
+            y = self.linear(x)
+            x.zero_()
+            return y
+
+    model = build(Overwriting)
+    sample = gradients.sample_parameters(model, uniform=50, per_layer=0, seed=2)
+    with pytest.raises(ValueError, match=r"linear.weight: .* changed in place"):
+        gradients.per_sample_gradients(model, functional.cross_entropy, *data(4), sample)
+
+
+def test_the_sample_of_parameters_is_ordered_distinct_and_complete() -> None:
+    model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
+    sample = gradients.sample_parameters(model, uniform=500, per_layer=20, seed=2)
+    frame = sample.frame
+    assert list(frame.columns) == list(store.PARAMETER_COLUMNS)
+    assert frame["parameter_index"].to_list() == list(range(len(frame)))
+    assert (frame["stratum"] == "uniform").sum() == 500
+    assert not frame.duplicated(["stratum", "layer", "tensor", "offset"]).any()
+    # 19 convolutions, 19 normalisations, 1 linear layer; each has 20 weights or more.
+    per_layer = frame[frame["stratum"] == "per_layer"]
+    assert per_layer.groupby("layer_index").size().to_list() == [20] * 39
+    for _, stratum in frame.groupby("stratum"):
+        is_bias = stratum["tensor"] == "bias"
+        keys = list(zip(stratum["layer_index"], is_bias, stratum["offset"], strict=True))
+        assert keys == sorted(keys)
+    parameters = dict(model.named_parameters())
+    values = [
+        parameters[name].flatten()[offset].item()
+        for name, offset in zip(sample.names, frame["offset"], strict=True)
+    ]
+    np.testing.assert_array_equal(sample.values(model), np.array(values, dtype=np.float32))
+    again = gradients.sample_parameters(model, uniform=500, per_layer=20, seed=2)
+    assert again.frame.equals(frame)
+    other = gradients.sample_parameters(model, uniform=500, per_layer=20, seed=3)
+    assert not other.frame.equals(frame)
+
+
+def test_a_sample_larger_than_the_network_is_all_of_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    sample = gradients.sample_parameters(model, uniform=1000, per_layer=1000, seed=2)
+    assert sample.frame.groupby("stratum").size().to_dict() == {"per_layer": 14, "uniform": 14}
+
+
+def test_the_uniform_stratum_is_uniform() -> None:
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 10, bias=False))
+    counts = np.zeros(1200)
+    for seed in range(200):
+        frame = gradients.sample_parameters(model, uniform=60, per_layer=0, seed=seed).frame
+        counts[frame["offset"] + 900 * (frame["layer"] == "1")] += 1
+    # Each weight is chosen with probability 0.05: the sum of squares is near its expectation.
+    chi_square = ((counts - 10) ** 2).sum() / (10 * 0.95)
+    assert abs(chi_square - 1200) < 5 * np.sqrt(2 * 1200)
+
+
+def test_a_network_without_trainable_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        gradients.sample_parameters(nn.ReLU(), uniform=5, per_layer=5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A data set and the weights of a small network on it."""
+    folder = tmp_path_factory.mktemp("run")
+    spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
+    dataset = datasets.prepare(spec, seed=1)
+    datasets.save(dataset, str(folder / "arrays.npz"), str(folder / "manifest.json"))
+    model = {"name": "mlp", "widths": [6]}
+    network = models.build_model(model, input_shape=(13,), classes=3, seed=1)
+    models.save_weights(folder / "model.safetensors", network, metadata={})
+    return {
+        "arrays_path": str(folder / "arrays.npz"),
+        "model_path": str(folder / "model.safetensors"),
+        "model": model,
+        "uniform": 40,
+        "per_layer": 8,
+        "study": "test",
+        "run": "wine",
+        "seed": 4,
+        "device": "cpu",
+        "threads": 2,
+    }
+
+
+def expected_dump(run: dict[str, Any]) -> tuple[gradients.ParameterSample, torch.Tensor]:
+    dataset = datasets.load(run["arrays_path"])
+    network = models.build_model(run["model"], input_shape=(13,), classes=3, seed=0)
+    models.load_weights(run["model_path"], network)
+    seed = gradients.seeds.integer_seed(run["seed"], "sample")
+    sample = gradients.sample_parameters(network, uniform=40, per_layer=8, seed=seed)
+    inputs, targets = (
+        torch.from_numpy(part) for part in (dataset.train_inputs, dataset.train_targets)
+    )
+    return sample, loop(network, inputs, targets, sample)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_dump_of_samples(
+    small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+) -> None:
+    monkeypatch.setattr("dump_gradients.CHUNK", 50)
+    monkeypatch.setattr("dump_gradients.ROW_GROUP_BYTES", 4 * 142 * 10)
+    if on_disk:
+        monkeypatch.setattr("dump_gradients.MEMORY_BYTES", 0)
+    path = str(tmp_path / "gradients.parquet")
+    dump_gradients(**small_run, gradients_path=path, mode="per_sample", batch_size=None, draws=None)
+    sample, expected = expected_dump(small_run)
+    table = pq.read_table(path)
+    assert table.num_rows == len(sample)
+    assert pq.read_metadata(path).num_row_groups == -(-len(sample) // 10)
+    found = store.matrix(table, "gradient")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.T.numpy(), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        table["full_gradient"].to_numpy(), found.mean(axis=1, dtype=float), rtol=1e-6
+    )
+    frame = table.select(list(store.PARAMETER_COLUMNS)).to_pandas()
+    assert frame.equals(sample.frame)
+    metadata = store.read_metadata(path)
+    assert metadata["settings"] == {
+        "run": "wine",
+        "mode": "per_sample",
+        "uniform": 40,
+        "per_layer": 8,
+    }
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["gradients.parquet"]
+
+
+def test_dump_of_mini_batches_agrees_with_that_of_samples(
+    small_run: dict[str, Any], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "gradients.parquet")
+    dump_gradients(**small_run, gradients_path=path, mode="mini_batch", batch_size=71, draws=3)
+    _, expected = expected_dump(small_run)
+    table = pq.read_table(path)
+    found = store.matrix(table, "gradient")
+    # 142 samples make two mini-batches a pass; three draws are rounded up to two passes.
+    assert found.shape[1] == 4
+    assert store.read_metadata(path)["settings"]["batch_size"] == 71
+    full = expected.mean(dim=0).numpy()
+    np.testing.assert_allclose(table["full_gradient"].to_numpy(), full, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found[:, :2].mean(axis=1), full, rtol=1e-4, atol=1e-7)
+    assert not np.array_equal(found[:, 0], found[:, 2])
+
+
+def test_dump_refuses_what_it_cannot_do(small_run: dict[str, Any], tmp_path: Path) -> None:
+    path = str(tmp_path / "gradients.parquet")
+    with pytest.raises(ValueError, match=r"batch_size is 200, .* 142 training samples"):
+        dump_gradients(**small_run, gradients_path=path, mode="mini_batch", batch_size=200, draws=1)
+    with pytest.raises(ValueError, match="need 'batch_size' and 'draws'"):
+        dump_gradients(
+            **small_run, gradients_path=path, mode="mini_batch", batch_size=None, draws=None
+        )
+    with pytest.raises(ValueError, match="unknown mode of gradients 'batch'"):
+        dump_gradients(**small_run, gradients_path=path, mode="batch", batch_size=1, draws=1)

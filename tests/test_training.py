@@ -1,0 +1,366 @@
+"""Training: repeatable, continued and resumed exactly."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+from pretrain import pretrain
+from sgnoise import datasets, models, store, training
+
+CPU = torch.device("cpu")
+BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}
+RECIPES: dict[str, dict[str, Any]] = {
+    "sgd": BASE,
+    "momentum": {**BASE, "momentum": 0.9, "weight_decay": 1e-3, "milestones": [3], "decay": 0.5},
+    "adam": {**BASE, "optimizer": "adam", "learning_rate": 0.01},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So that the time of the tests does not depend on what else the machine does."""
+    with models.cpu_threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def wine() -> datasets.Dataset:
+    spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
+    return datasets.prepare(spec, seed=1)
+
+
+@pytest.fixture(scope="module")
+def arrays_path(wine: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("wine")
+    datasets.save(wine, str(folder / "arrays.npz"), str(folder / "manifest.json"))
+    return str(folder / "arrays.npz")
+
+
+def network() -> nn.Module:
+    """With batch normalisation and dropout, so that their state is part of the tests."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Linear(13, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)
+        )
+
+
+def run(
+    dataset: datasets.Dataset, recipe: dict[str, Any], **options: Any
+) -> tuple[nn.Module, pd.DataFrame]:
+    model = network()
+    options = {"seed": 3, "device": CPU, **options}
+    chosen = training.TrainingSettings.from_mapping(recipe)
+    history, _ = training.train(model, dataset, chosen, **options)
+    return model, history
+
+
+def assert_same_weights(first: nn.Module, second: nn.Module) -> None:
+    assert first.state_dict().keys() == second.state_dict().keys()
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+def test_training_learns_and_reports(wine: datasets.Dataset) -> None:
+    model, history = run(wine, {**BASE, "epochs": 30, "milestones": [10, 20], "decay": 0.5})
+    assert history["epoch"].to_list() == list(range(31))
+    rates = [np.nan] + [0.1] * 9 + [0.05] * 10 + [0.025] * 11
+    np.testing.assert_allclose(history["learning_rate"], rates)
+    assert history["train_accuracy"].iloc[-1] > 0.97
+    assert history["test_accuracy"].iloc[-1] > 0.9
+    with torch.no_grad():
+        outputs = model.eval()(torch.from_numpy(wine.train_inputs))
+        loss = nn.functional.cross_entropy(outputs, torch.from_numpy(wine.train_targets))
+    np.testing.assert_allclose(history["train_loss"].iloc[-1], loss, rtol=1e-5)
+
+
+def test_each_step_is_one_of_plain_sgd(wine: datasets.Dataset) -> None:
+    trained, _ = run(wine, {**BASE, "epochs": 1})
+    model = network()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seeds.integer_seed(3, "dropout", 1))
+        for rows in training.batches(len(wine.train_targets), 32, seed=3, epoch=1):
+            outputs = model(torch.from_numpy(wine.train_inputs[rows]))
+            loss = nn.functional.cross_entropy(outputs, torch.from_numpy(wine.train_targets[rows]))
+            model.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    parameter.sub_(parameter.grad, alpha=0.1)
+    for name, tensor in trained.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name])
+
+
+def test_training_repeats_and_leaves_the_random_state_alone(wine: datasets.Dataset) -> None:
+    state = torch.random.get_rng_state()
+    (first, history), (again, repeated) = run(wine, BASE), run(wine, BASE)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert_same_weights(first, again)
+    assert history.equals(repeated)
+    other, _ = run(wine, BASE, seed=4)
+    assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
+
+
+def test_no_test_part_gives_no_numbers() -> None:
+    dataset = datasets.prepare({"source": "bundled", "name": "wine"}, seed=1)
+    _, history = run(dataset, {**BASE, "epochs": 1})
+    assert history[["test_loss", "test_accuracy"]].isna().all().all()
+    assert history["train_loss"].notna().all()
+
+
+@given(
+    samples=st.integers(2, 200),
+    batch_size=st.integers(1, 250),
+    epoch=st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_an_epoch_takes_each_sample_once(samples: int, batch_size: int, epoch: int) -> None:
+    parts = list(training.batches(samples, batch_size, seed=1, epoch=epoch))
+    assert sorted(np.concatenate(parts)) == list(range(samples))
+    sizes = [len(part) for part in parts]
+    assert set(sizes[:-1]) <= {batch_size}
+    if batch_size > 1:
+        assert 2 <= sizes[-1] <= batch_size + 1
+
+
+def test_epochs_have_orders_of_their_own() -> None:
+    orders = [
+        np.concatenate(list(training.batches(50, 7, seed=1, epoch=epoch))) for epoch in range(3)
+    ]
+    assert all(not np.array_equal(*pair) for pair in pairwise(orders))
+
+
+def test_a_last_batch_of_one_sample_does_not_stop_batch_norm(wine: datasets.Dataset) -> None:
+    # 142 training samples: 141 + 1.
+    _, history = run(wine, {**BASE, "batch_size": 141, "epochs": 1})
+    assert np.isfinite(history["train_loss"]).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_killed_training_resumes_exactly(
+    recipe: str, wine: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, history = run(wine, RECIPES[recipe])
+    path = tmp_path / "unfinished"
+    options = {"resume_path": str(path), "checkpoint_seconds": 0}
+    batches = training.batches
+    started = []
+
+    def interrupted(*args: Any, epoch: int, **kwargs: Any) -> Iterator[np.ndarray]:
+        started.append(epoch)
+        for number, rows in enumerate(batches(*args, epoch=epoch, **kwargs)):
+            if started == [1, 2, 3] and number == 2:
+                raise KeyboardInterrupt
+            yield rows
+
+    monkeypatch.setattr(training, "batches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(wine, RECIPES[recipe], **options)
+    assert path.exists()
+    resumed, resumed_history = run(wine, RECIPES[recipe], **options)
+    assert started == [1, 2, 3, 3, 4]
+    assert_same_weights(resumed, expected)
+    assert resumed_history.equals(history)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.2}, {"epochs": 3}])
+def test_the_state_of_another_training_is_passed_over(
+    change: dict[str, Any],
+    wine: datasets.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "unfinished"
+    options = {"resume_path": str(path), "checkpoint_seconds": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
+        run(wine, BASE, **options)
+    assert path.exists()
+    expected, history = run(wine, {**BASE, **change})
+    found, found_history = run(wine, {**BASE, **change}, **options)
+    assert "left by a training with other settings" in caplog.text
+    assert_same_weights(found, expected)
+    assert found_history.equals(history)
+    assert not path.exists()
+
+
+def test_a_torn_state_is_passed_over(
+    wine: datasets.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "unfinished"
+    path.write_bytes(b"torn")
+    expected, _ = run(wine, BASE)
+    found, _ = run(wine, BASE, resume_path=str(path))
+    assert "passed over" in caplog.text
+    assert_same_weights(found, expected)
+
+
+def pretrained(arrays_path: str, folder: Path, recipe: dict[str, Any], **options: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    arguments = {
+        "parent_path": None,
+        "model": {"name": "mlp", "widths": [6]},
+        "study": "test",
+        "run": folder.name,
+        "seed": 5,
+        "device": "cpu",
+        "threads": 1,
+        **options,
+    }
+    pretrain(
+        arrays_path=arrays_path,
+        model_path=str(folder / "model.safetensors"),
+        training_path=str(folder / "training.parquet"),
+        resume_path=str(folder / "unfinished"),
+        recipe=recipe,
+        **arguments,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_going_on_from_a_checkpoint_equals_one_long_training(
+    recipe: str, arrays_path: str, tmp_path: Path
+) -> None:
+    settings = RECIPES[recipe]
+    whole = pretrained(arrays_path, tmp_path / "whole", settings)
+    short = {key: value for key, value in settings.items() if key != "milestones"} | {"epochs": 2}
+    parent = pretrained(arrays_path, tmp_path / "parent", short)
+    parent_path = str(parent / "model.safetensors")
+    child = pretrained(arrays_path, tmp_path / "child", settings, parent_path=parent_path)
+    expected, found = (load_file(part / "model.safetensors") for part in (whole, child))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    rows = [
+        pd.read_parquet(part / "training.parquet").set_index("epoch")
+        for part in (whole, parent, child)
+    ]
+    assert rows[1].index.to_list() == [0, 1, 2]
+    assert rows[2].index.to_list() == [3, 4]
+    pd.testing.assert_frame_equal(pd.concat(rows[1:]), rows[0])
+
+
+def test_pretrain_writes_what_it_says(arrays_path: str, tmp_path: Path) -> None:
+    folder = pretrained(arrays_path, tmp_path / "run", BASE)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.safetensors",
+        "training.parquet",
+    ]
+    frame = pd.read_parquet(folder / "training.parquet")
+    assert list(frame.columns) == [
+        "epoch",
+        "learning_rate",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+    ]
+    assert frame["epoch"].dtype == np.int64
+    metadata = store.read_metadata(folder / "training.parquet")
+    assert metadata["settings"] == {
+        "run": "run",
+        "model": {"name": "mlp", "widths": [6]},
+        "training": BASE,
+    }
+    model = models.build_model({"name": "mlp", "widths": [6]}, input_shape=(13,), classes=3, seed=0)
+    found = models.load_weights(folder / "model.safetensors", model)
+    assert found["epoch"] == "4"
+    assert json.loads(found["sgnoise"]) == metadata
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_parent_past_the_last_epoch_is_refused(arrays_path: str, tmp_path: Path) -> None:
+    parent = pretrained(arrays_path, tmp_path / "parent", BASE)
+    with pytest.raises(ValueError, match=r"was trained to epoch 4; .* nothing is left to train"):
+        pretrained(
+            arrays_path,
+            tmp_path / "child",
+            {**BASE, "epochs": 4},
+            parent_path=str(parent / "model.safetensors"),
+        )
+
+
+def test_a_process_that_is_killed_leaves_no_trace_in_the_result(
+    arrays_path: str, tmp_path: Path
+) -> None:
+    expected = pretrained(arrays_path, tmp_path / "expected", BASE)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    program = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from sgnoise import training
+import test_training
+batches, train = training.batches, training.train
+def interrupted(*args, epoch, **kwargs):
+    if epoch == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batches(*args, epoch=epoch, **kwargs)
+training.batches = interrupted
+training.train = lambda *args, **kwargs: train(*args, **kwargs, checkpoint_seconds=0)
+test_training.pretrained({arrays_path!r}, test_training.Path({str(killed)!r}), test_training.BASE)
+"""
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in killed.iterdir()] == ["unfinished"]
+    pretrained(arrays_path, killed, BASE)
+    weights, right = (load_file(part / "model.safetensors") for part in (killed, expected))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in right.items())
+    found, true = (pd.read_parquet(part / "training.parquet") for part in (killed, expected))
+    pd.testing.assert_frame_equal(found, true)
+
+
+def test_a_training_that_diverges_says_so(wine: datasets.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"training loss is (nan|inf) .* lower the learning rate"):
+        run(wine, {**BASE, "learning_rate": 1e30})
+
+
+def test_images_train_as_well() -> None:
+    spec = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.9}
+    dataset = datasets.prepare(spec, seed=1)
+    model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
+    chosen = training.TrainingSettings(epochs=2, learning_rate=0.1, batch_size=32)
+    history, _ = training.train(model, dataset, chosen, seed=1, device=CPU)
+    assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learningrate": 1}, "'learningrate'; did you mean 'learning_rate'?"),
+        ({"optimizer": "sgdm"}, "optimizer 'sgdm' is none of"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum is an option of 'sgd' only"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
+        ({"decay": -1}, "decay is -1"),
+    ],
+)
+def test_wrong_settings_are_explained(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        training.TrainingSettings.from_mapping({**BASE, **change})
+
+
+def test_missing_settings_are_named() -> None:
+    with pytest.raises(ValueError, match=r"missing settings \['batch_size', 'learning_rate'\]"):
+        training.TrainingSettings.from_mapping({"epochs": 1})
