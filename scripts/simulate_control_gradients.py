@@ -69,8 +69,8 @@ def simulate_control_gradients(
 
 
 if __name__ == "__main__":
-    control = job.params.control
     with running_job() as job:
+        control = job.params.control
         simulate_control_gradients(
             gradients_path=job.output.gradients,
             law=control["law"],

@@ -63,8 +63,8 @@ def simulate_control_noise(
 
 
 if __name__ == "__main__":
-    control = job.params.control
     with running_job() as job:
+        control = job.params.control
         simulate_control_noise(
             noise_path=job.output.noise,
             law=control["law"],

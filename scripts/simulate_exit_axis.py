@@ -94,7 +94,7 @@ def simulate_exit_axis(
                 "mean_high": mean_high,
                 "small_noise_time": theory.small_noise_exit_time(*constants),
                 "bound_text": theory.mean_exit_time(*constants, rho=rho, gamma=1.0),
-                "corollary_time_text": theory.mean_exit_time_without_decay(*constants, rho=rho),
+                "corollary_text": theory.mean_exit_time_without_decay(*constants, rho=rho),
                 "bound_probability": theory.exit_probability(*constants, rho=rho, gamma=1.0)[0],
                 "large_jump_share": float(np.mean(exits.jump[left] >= epsilon ** (1 - rho)))
                 if count

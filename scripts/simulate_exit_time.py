@@ -9,6 +9,7 @@ import pandas as pd
 from sgnoise import store, theory
 from sgnoise.jobs import running_job, track
 from sgnoise.sde import (
+    Exits,
     LevySystem,
     Schedule,
     binomial_interval,
@@ -16,6 +17,9 @@ from sgnoise.sde import (
     first_exit_by_jumps,
 )
 from sgnoise.seeds import integer_seed
+
+# Euler-Maruyama runs where its budget is so many mean exit times: then nothing is censored.
+_BUDGET_IN_MEANS = 20
 
 
 def simulate_exit_time(
@@ -35,11 +39,13 @@ def simulate_exit_time(
     seed: int,
     threads: int,
 ) -> None:
-    """Simulate every cell of the grid twice and write one row a cell.
+    """Simulate every cell of the grid and write one row a cell.
 
     All N coordinates of a cell have the same alpha and epsilon, the potential is |w|^2 / 2 and the
-    domain [-box, box]^N. ``mean_exit_time`` is Euler-Maruyama's; ``jump_mean_exit_time`` is the
-    event-driven simulator's, with independent random numbers.
+    domain [-box, box]^N. ``mean_exit_time`` is Euler-Maruyama's where ``max_steps`` are at least 20
+    expected exit times, elsewhere (small noise) that of the event-driven simulator; ``simulator``
+    tells. The latter's result, with random numbers of its own, stands in ``jump_mean_exit_time``
+    for every cell.
 
     Args:
         exit_path: Parquet to write.
@@ -50,93 +56,114 @@ def simulate_exit_time(
         box: half width of the domain.
         step: time step of Euler-Maruyama.
         paths: paths a cell and simulator.
-        max_steps: steps after which a path is censored.
+        max_steps: steps of Euler-Maruyama after which a path is censored.
         cutoff: least large jump of the event-driven simulator, as a share of ``box``.
         rho: split of the jumps, for the theorems.
         study: for the provenance.
         seed: of these simulations.
         threads: of the simulation; the result does not depend on it.
     """
-    rows = []
     cells = list(itertools.product(alphas, epsilons, gammas, dimensions))
+    rows = []
     for alpha, epsilon, gamma, size in track(cells, "cells of the grid"):
-        alone = integer_seed(seed, f"{alpha:g} {epsilon:g} {gamma:g} {size}")
         system = LevySystem(
-            alpha=np.full(size, alpha),
-            epsilon=epsilon,
-            curvature=1.0,
-            schedule=Schedule(gamma=gamma),
+            alpha=np.full(size, alpha), epsilon=epsilon, curvature=1.0, schedule=Schedule(gamma)
         )
-        exits = first_exit(
-            system,
-            -box,
-            box,
-            step=step,
-            max_steps=max_steps,
-            paths=paths,
-            seed=alone,
-            threads=threads,
-        )
-        by_jumps = first_exit_by_jumps(
+        paper = bounds(alpha, epsilon, gamma, size, box=box, rho=rho)
+        cell_seed = integer_seed(seed, f"{alpha:g} {epsilon:g} {gamma:g} {size}")
+        exits = by_jumps = first_exit_by_jumps(
             system,
             -box,
             box,
             cutoff=cutoff * box,
             max_events=max_steps,
             paths=paths,
-            seed=alone,
+            seed=cell_seed,
             threads=threads,
         )
-        left = ~exits.censored
-        mean, low, high = exits.mean_time()
+        affordable = paper["small_noise_time"] * _BUDGET_IN_MEANS <= max_steps * step
+        if affordable:
+            exits = first_exit(
+                system,
+                -box,
+                box,
+                step=step,
+                max_steps=max_steps,
+                paths=paths,
+                seed=cell_seed,
+                threads=threads,
+            )
         jump_mean, jump_low, jump_high = by_jumps.mean_time()
-        upper = np.sum((exits.coordinate == 0) & (exits.side > 0))
-        probability, probability_low, probability_high = binomial_interval(
-            int(upper), int(left.sum())
+        rows.append(
+            {
+                "alpha": alpha,
+                "epsilon": epsilon,
+                "gamma": gamma,
+                "dimensions": size,
+                "box": box,
+                "rho": rho,
+                "paths": paths,
+                "simulator": "euler_maruyama" if affordable else "by_jumps",
+                **measured(exits, epsilon ** (1 - rho)),
+                "jump_mean_exit_time": jump_mean,
+                "jump_low": jump_low,
+                "jump_high": jump_high,
+                **paper,
+            }
         )
-        constants = (np.full(size, alpha), epsilon, -box, box)
-        row = {
-            "alpha": alpha,
-            "epsilon": epsilon,
-            "gamma": gamma,
-            "dimensions": size,
-            "box": box,
-            "rho": rho,
-            "paths": paths,
-            "censored": int(exits.censored.sum()),
-            "mean_exit_time": mean,
-            "low": low,
-            "high": high,
-            "jump_mean_exit_time": jump_mean,
-            "jump_low": jump_low,
-            "jump_high": jump_high,
-            "small_noise_time": theory.small_noise_exit_time(*constants, gamma=gamma),
-            "probability": probability,
-            "probability_low": probability_low,
-            "probability_high": probability_high,
-            "large_jump_share": float(np.mean(exits.jump[left] >= epsilon ** (1 - rho)))
-            if left.any()
-            else math.nan,
-            "relaxation_time": theory.relaxation_time(np.array, epsilon, -box, box, zeta=1.0),
-            "jump_interval": 1 / theory.jump_intensity(alpha, epsilon, rho=rho).item(),
-        }
-        for variant in ("text", "appendix"):
-            row[f"bound_{variant}"] = theory.mean_exit_time(
-                *constants, rho=rho, gamma=gamma, variant=variant
-            )
-            row[f"bound_probability_{variant}"] = theory.exit_probability(
-                *constants, rho=rho, gamma=gamma, variant=variant
-            )[0]
-            row[f"corollary_{variant}"] = (
-                theory.mean_exit_time_without_decay(*constants, rho=rho, variant=variant)
-                if gamma == 1
-                else math.nan
-            )
-        rows.append(row)
     settings = {"box": box, "step": step, "max_steps": max_steps, "cutoff": cutoff, "rho": rho}
     store.write_table(
         exit_path, pd.DataFrame(rows), store.provenance(study=study, seed=seed, **settings)
     )
+
+
+def measured(exits: Exits, large: float) -> dict[str, float]:
+    """Exit time, share of exits by the first upper edge, share at jumps above ``large``."""
+    left = ~exits.censored
+    count = int(left.sum())
+    mean, low, high = exits.mean_time()
+    upper = int(np.sum((exits.coordinate == 0) & (exits.side > 0)))
+    probability, probability_low, probability_high = binomial_interval(upper, count)
+    share, share_low, share_high = binomial_interval(int(np.sum(exits.jump[left] >= large)), count)
+    return {
+        "censored": exits.time.size - count,
+        "mean_exit_time": mean,
+        "low": low,
+        "high": high,
+        "probability": probability,
+        "probability_low": probability_low,
+        "probability_high": probability_high,
+        "large_jump_share": share,
+        "large_jump_low": share_low,
+        "large_jump_high": share_high,
+    }
+
+
+def bounds(
+    alpha: float, epsilon: float, gamma: float, size: int, *, box: float, rho: float
+) -> dict[str, float]:
+    """What the paper and the limit of small noise say about a cell."""
+    basin = (np.full(size, alpha), epsilon, -box, box)
+    found = {
+        "small_noise_time": theory.small_noise_exit_time(*basin, gamma=gamma),
+        "small_noise_probability": theory.small_noise_exit_probability(*basin, gamma=gamma)[0, 1],
+        "relaxation_time": theory.relaxation_time(np.copy, epsilon, -box, box, zeta=1.0),
+        "jump_interval": 1 / theory.jump_intensity(alpha, epsilon, rho=rho).item(),
+    }
+    variants: tuple[theory.Variant, ...] = ("text", "appendix")
+    for variant in variants:
+        found[f"bound_{variant}"] = theory.mean_exit_time(
+            *basin, rho=rho, gamma=gamma, variant=variant
+        )
+        found[f"corollary_{variant}"] = (
+            theory.mean_exit_time_without_decay(*basin, rho=rho, variant=variant)
+            if gamma == 1
+            else math.nan
+        )
+        found[f"bound_probability_{variant}"] = theory.exit_probability(
+            *basin, rho=rho, gamma=gamma, variant=variant
+        )[0]
+    return found
 
 
 if __name__ == "__main__":

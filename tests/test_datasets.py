@@ -116,11 +116,10 @@ def test_a_table_of_ones_own(tmp_path: Path, suffix: str) -> None:
         frame.to_csv(path, index=False)
     else:
         frame.to_parquet(path)
-    spec = {"source": "table", "path": str(path), "target": "kind", "licence": "mine"}
+    spec = {"source": "table", "path": str(path), "target": "kind", "form": "table"}
     dataset = datasets.prepare(spec, seed=1)
     assert dataset.train_inputs.shape == (30, 3)
     assert dataset.description["class_names"] == ["a", "b", "c"]
-    assert dataset.description["licence"] == "mine"
     names = np.array(dataset.description["class_names"])[dataset.train_targets]
     assert names.tolist() == frame["kind"].to_list()
     assert (dataset.train_inputs[:, 1] == 0).all()
@@ -133,10 +132,11 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     labels = np.arange(20) % 2 * 7
     np.savez(tmp_path / "mine.npz", inputs=images, label=labels)
     spec = {"source": "table", "path": str(tmp_path / "mine.npz"), "target": "label"}
-    dataset = datasets.prepare({**spec, "test_fraction": 0.5}, seed=1)
+    dataset = datasets.prepare({**spec, "form": "image", "test_fraction": 0.5}, seed=1)
     assert dataset.train_inputs.shape == (10, 3, 4, 4)
     assert dataset.description["class_names"] == ["0", "7"]
     np.testing.assert_allclose(dataset.train_inputs.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    assert datasets.prepare(spec, seed=1).train_inputs.shape == (20, 48)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,7 @@ def test_wrong_specifications_are_explained(spec: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"form": "image"}, r"unknown form of .*: 'image' \(valid: table\)"),
         ({"target": "kinds"}, r"unknown target column of .*: 'kinds'; did you mean 'kind'\?"),
         ({"extra": list("xyz" * 10)}, "columns that are not numbers: extra"),
         ({"width": [np.nan, *range(29)]}, r"1 rows have missing or infinite values \(first: row 0"),
@@ -179,7 +180,7 @@ def test_wrong_tables_are_explained(tmp_path: Path, change: dict[str, Any], mess
     spec = {"source": "table", "path": str(tmp_path / "mine.csv"), "target": "kind"}
     frame = own_table()
     for key, value in change.items():
-        if key == "target":
+        if key in ("target", "form"):
             spec[key] = value
         else:
             frame[key] = value

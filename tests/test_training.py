@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": BASE,
-    "momentum": {**BASE, "momentum": 0.9, "weight_decay": 1e-3, "milestones": [3], "decay": 0.5},
+    "momentum": {**BASE, "momentum": 0.9, "weight_decay": 1e-3, "milestones": [2], "decay": 0.5},
     "adam": {**BASE, "optimizer": "adam", "learning_rate": 0.01},
 }
 
@@ -80,7 +80,7 @@ def assert_same_weights(first: nn.Module, second: nn.Module) -> None:
 def test_training_learns_and_reports(wine: datasets.Dataset) -> None:
     model, history = run(wine, {**BASE, "epochs": 30, "milestones": [10, 20], "decay": 0.5})
     assert history["epoch"].to_list() == list(range(31))
-    rates = [np.nan] + [0.1] * 9 + [0.05] * 10 + [0.025] * 11
+    rates = [np.nan] + [0.1] * 10 + [0.05] * 10 + [0.025] * 10
     np.testing.assert_allclose(history["learning_rate"], rates)
     assert history["train_accuracy"].iloc[-1] > 0.97
     assert history["test_accuracy"].iloc[-1] > 0.9

@@ -3,10 +3,12 @@
 A specification is a mapping with a ``source``:
 
 - ``{source: bundled, name: digits, form: image, test_fraction: 0.2}``: real data that comes with
-  scikit-learn (``breast_cancer``, ``digits``, ``wine``); ``form`` is ``table`` unless said
-  otherwise, and ``image`` for digits gives (1, 8, 8) arrays;
+  scikit-learn (``breast_cancer``, ``digits``, ``wine``);
 - ``{source: table, path: my.csv, target: column, test_fraction: 0.2}``: a table of one's own, as
   CSV, Parquet, or NPZ (the array ``inputs``, and the one that ``target`` names).
+
+``form`` is ``table`` unless said otherwise: each sample a row of features. With ``image`` it is
+(channels, height, width), which the digits and a four-dimensional array ``inputs`` can be.
 """
 
 from __future__ import annotations
@@ -219,13 +221,18 @@ def _read_bundled(options: dict[str, Any]) -> _Raw:
 def _read_table(options: dict[str, Any]) -> _Raw:
     path = Path(_required(options, "path", "table"))
     target = str(_required(options, "target", "table"))
-    licence = str(options.pop("licence", "not stated"))
+    form = options.pop("form", "table")
     _none_left(options, f"table {path}")
     if not path.is_file():
         raise ValueError(f"{path}: no such file (relative paths start at {Path.cwd()})")
     if path.suffix not in _TABLE_READERS:
         raise unknown_name(f"suffix of the table {path}:", path.suffix, _TABLE_READERS)
     inputs, labels = _TABLE_READERS[path.suffix](path, target)
+    forms = ["table", "image"] if inputs.ndim == 4 else ["table"]
+    if form not in forms:
+        raise unknown_name(f"form of {path}:", form, forms)
+    if form == "table":
+        inputs = inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:])))
     if not len(inputs):
         raise ValueError(f"{path}: the table has no rows")
     if not np.isfinite(inputs).all():
@@ -244,8 +251,8 @@ def _read_table(options: dict[str, Any]) -> _Raw:
             "title": path.stem,
             "source": path.name,
             "source_sha256": _sha256(path),
-            "licence": licence,
-            "form": "table" if inputs.ndim == 2 else "image",
+            "licence": "that of the file",
+            "form": form,
         },
     )
 

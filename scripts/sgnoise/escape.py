@@ -513,7 +513,7 @@ def escape_times(
     check_every: int = 1,
     threads: int = 1,
 ) -> Escapes:
-    """Run SGD from ``minimum`` once for each of ``keys`` until the loss has risen by ``loss_delta``.
+    """Run SGD from ``minimum`` for each of ``keys`` until the loss has risen by ``loss_delta``.
 
     A replica's time is the number of iterations after which the full-data loss is first above
     ``minimum_loss`` + ``loss_delta`` (A.4). ``check_every`` = 1 looks after every iteration.

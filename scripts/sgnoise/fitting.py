@@ -1,28 +1,28 @@
 """Maximum-likelihood fits of symmetric laws to the noise of many parameters at once.
 
-Noise is an array (P, M): M draws for each of P parameters; every row is fitted by itself. All laws are
-symmetric about a known location and have a scale:
+Noise is an array (P, M): M draws for each of P parameters; every row is fitted by itself. All laws
+are symmetric about a known location and have a scale:
 
-==========================  =======================================  ==================================
+==========================  =======================================  =============================
 law                         density, with z = (x - location)/scale   parameters
-==========================  =======================================  ==================================
-gaussian                    exp(-z^2/2)                              scale (the standard deviation)
+==========================  =======================================  =============================
+gaussian                    exp(-z^2/2)                              scale (standard deviation)
 stable                      cf exp(-|scale u|^alpha)                 alpha, scale
 student_t                   (1 + z^2/nu)^(-(nu + 1)/2)               degrees_of_freedom nu, scale
 generalised_gaussian        exp(-|z|^shape)                          shape, scale
 laplace                     exp(-|z|)                                scale
 normal_inverse_gaussian     K1(k r)/r, r^2 = 1 + z^2,                steepness, scale
                             k = steepness * scale
-==========================  =======================================  ==================================
+==========================  =======================================  =============================
 
-Location. Noise is the full gradient minus a mini-batch's, so its location is known to be 0, and that is
-the default. ``location="median"`` is for data with an unknown centre (the median converges for every
-alpha, the mean does not for alpha <= 1), an array gives each row its own. The location is orthogonal to
-alpha and scale, so that a good one costs them no precision.
+Location. Noise is the full gradient minus a mini-batch's, so its location is known to be 0, and
+that is the default. ``location="median"`` is for data with an unknown centre (the median converges
+for every alpha, the mean does not for alpha <= 1), an array gives each row its own. The location is
+orthogonal to alpha and scale, so that a good one costs them no precision.
 
-Zeros. A parameter behind an inactive unit has noise that is exactly zero in many batches: an atom, which
-no density describes. Where two values or more equal the location, they are taken out, reported as
-``zero_fraction``, and the law is fitted to the rest.
+Zeros. A parameter behind an inactive unit has noise that is exactly zero in many batches: an atom,
+which no density describes. Where two values or more equal the location, they are taken out,
+reported as ``zero_fraction``, and the law is fitted to the rest.
 
 A row that cannot be fitted never stops the others: its parameters are NaN and ``flag`` says why.
 """
@@ -58,7 +58,7 @@ FLAGS = (
     "too_few_values",  # fewer than 20 that are not zero
     "constant",  # more than half of the values that are not zero are one and the same
     "alpha_below_range",  # the likelihood still rises at alpha = 0.5, which is reported
-    "shape_at_bound",  # the likelihood still rises at the smallest or largest shape, which is reported
+    "shape_at_bound",  # the likelihood still rises at the end of the shape's range
     "not_converged",
 )
 MIN_VALUES = kernels.MIN_VALUES
@@ -93,8 +93,8 @@ class Fit:
 
     Attributes:
         law: its name.
-        parameters: the law's parameters by name, standard errors under ``<name>_se``, and the location.
-            Each is an attribute too: ``fit.alpha``, ``fit.scale_se``, ``fit.location``.
+        parameters: the law's parameters by name, standard errors under ``<name>_se``, and the
+            location. Each is an attribute too: ``fit.alpha``, ``fit.scale_se``, ``fit.location``.
         log_likelihood: of the values in use (``n_values``) at the fitted parameters.
         zero_fraction: share of the values that equal the location and were taken out.
         n_values: how many were left.
@@ -116,21 +116,25 @@ class Fit:
         try:
             return self.__dict__["parameters"][name]
         except KeyError:
-            raise AttributeError(f"a fit of the law {self.__dict__.get('law')!r} has no {name!r}") from None
+            raise AttributeError(
+                f"a fit of the law {self.__dict__.get('law')!r} has no {name!r}"
+            ) from None
 
     def logpdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
-        """ln of each row's fitted density at its points ``x`` (P, K); NaN for rows without a fit."""
+        """ln of each row's fitted density at its points ``x`` (P, K); NaN without a fit."""
         return self._evaluate(_LOG_DENSITY, x, threads)
 
     def cdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
-        """Each row's fitted distribution function at its points ``x`` (P, K), absolute error below 1e-7."""
+        """Each row's fitted distribution function at its points ``x`` (P, K), to 1e-7."""
         return self._evaluate(_DISTRIBUTION, x, threads)
 
     def _evaluate(self, kind: int, x: ArrayLike, threads: int | None) -> _Array:
         points = _matrix(x, "x")
         scale = self.parameters["scale"]
         if len(points) != len(scale):
-            raise ValueError(f"x has {len(points)} rows, the fit has {len(scale)}: give one row a fit")
+            raise ValueError(
+                f"x has {len(points)} rows, the fit has {len(scale)}: give one row a fit"
+            )
         shape = self.parameters[_SHAPES[self.law]] if self.law in _SHAPES else np.ones_like(scale)
         location = self.parameters["location"]
         code, tables = _CODES[self.law], stable.tables()
@@ -148,7 +152,9 @@ class Fit:
 def _matrix(values: ArrayLike, name: str) -> NDArray[np.generic]:
     array = np.asarray(values)
     if array.ndim != 2:
-        raise ValueError(f"{name} has shape {array.shape}; it must be a matrix, one row a parameter")
+        raise ValueError(
+            f"{name} has shape {array.shape}; it must be a matrix, one row a parameter"
+        )
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} has type {array.dtype}; it must hold real numbers")
     return array
@@ -159,9 +165,9 @@ def _in_blocks(
 ) -> None:
     """Call ``function(block, rows)`` for blocks of rows as float64, on several threads.
 
-    A block is about 1 MB, each thread has one buffer for them: whatever the type of ``values``, no copy
-    of the whole is made, and the kernels are compiled for one type only. Threads of Python, and not
-    numba's own, halve the time that compiling takes, and leave a process free to fork.
+    A block is about 1 MB, each thread has one buffer for them: whatever the type of ``values``, no
+    copy of the whole is made, and the kernels are compiled for one type only. Threads of Python,
+    and not numba's own, halve the time that compiling takes, and leave a process free to fork.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; it must be at least 1")
@@ -202,15 +208,15 @@ def _medians(noise: NDArray[np.generic], threads: int | None) -> _Array:
     return np.where(np.isfinite(medians), medians, 0.0)
 
 
-def _locations(
-    noise: NDArray[np.generic], location: Location, threads: int | None
-) -> _Array:
+def _locations(noise: NDArray[np.generic], location: Location, threads: int | None) -> _Array:
     if isinstance(location, str):
         if location == "zero":
             return np.zeros(len(noise))
         if location == "median":
             return _medians(noise, threads)
-        raise ValueError(f"location is {location!r}; it must be 'zero', 'median' or one number a row")
+        raise ValueError(
+            f"location is {location!r}; it must be 'zero', 'median' or one number a row"
+        )
     centres = np.array(location, dtype=np.float64)
     if centres.shape != (len(noise),) or not np.isfinite(centres).all():
         raise ValueError(
@@ -301,11 +307,11 @@ def fit_stable(
     nan_policy: NanPolicy = "raise",
     threads: int | None = None,
 ) -> Fit:
-    """Fit the symmetric alpha-stable law to each row: alpha and scale, or the scale at a given ``alpha``.
+    """Fit the symmetric alpha-stable law to each row: alpha and scale, or the scale at one alpha.
 
-    Standard errors come from the observed information. At the boundary alpha = 2 (where the likelihood
-    falls as soon as alpha does) ``alpha_se`` is how far below 2 the likelihood has lost half a unit,
-    which is the usual standard error where the slope is nil; the interval is one-sided then.
+    Standard errors come from the observed information. At the boundary alpha = 2 (the likelihood
+    falls as soon as alpha does) ``alpha_se`` is how far below 2 the likelihood has lost half a
+    unit, which is the usual standard error where the slope is nil; the interval is one-sided then.
 
     Args:
         noise: (P, M) float32 or float64; anything else is converted to float64.
@@ -334,8 +340,8 @@ def fit_stable_shared_alpha(
 ) -> Fit:
     """Fit one alpha to all rows and a scale to each, the paper's "SaS const alpha" (Table 2).
 
-    Newton's method in theta = sqrt(2 - alpha) on the profile likelihood: at each alpha every row has its
-    own best scale. ``alpha`` and ``alpha_se`` repeat the shared value for all rows that have a fit.
+    Newton's method in theta = sqrt(2 - alpha) on the profile likelihood: at each alpha every row
+    has its own best scale. ``alpha`` and ``alpha_se`` repeat the shared value for all fitted rows.
     Arguments and errors as for ``fit_stable``.
     """
     values = _matrix(noise, "noise")
@@ -366,10 +372,9 @@ def fit_stable_shared_alpha(
             theta -= 1.5 * step  # back to where it was, and a shorter way from there
             continue
         best = value
-        if theta == 0.0 and bend > 0.0:
-            step = 0.05  # stationary, as always at theta = 0, but a minimum
-        else:
-            step = slope / max(abs(bend), 1e-300)
+        # theta = 0 is always stationary; where it is a minimum, go away from it.
+        trapped = theta == 0.0 and bend > 0.0
+        step = 0.05 if trapped else slope / max(abs(bend), 1e-300)
         step = float(np.clip(np.clip(theta + step, 0.0, highest) - theta, -0.3, 0.3))
         if abs(step) < 1e-6:
             break
@@ -417,8 +422,8 @@ def fit_student_t(
 ) -> Fit:
     """Fit Student's t: ``degrees_of_freedom`` in [0.1, infinity] and ``scale``.
 
-    Where the sample's kurtosis is at most 3 the best t is the normal law: degrees_of_freedom is infinite
-    and has no standard error. Arguments as for ``fit_stable``.
+    Where the sample's kurtosis is at most 3 the best t is the normal law: degrees_of_freedom is
+    infinite and has no standard error. Arguments as for ``fit_stable``.
     """
     return _fit("student_t", noise, location, nan_policy, threads, free_parameters=2)
 
@@ -446,8 +451,8 @@ def fit_normal_inverse_gaussian(
 ) -> Fit:
     """Fit the symmetric normal inverse Gaussian law: ``steepness`` and ``scale``.
 
-    Their product goes from 1e-6 (Cauchy law) to 1e6 (normal law, of variance scale/steepness), where it
-    ends if the sample's kurtosis is at most 3. Arguments as for ``fit_stable``.
+    Their product goes from 1e-6 (Cauchy law) to 1e6 (normal law, of variance scale/steepness),
+    where it ends if the sample's kurtosis is at most 3. Arguments as for ``fit_stable``.
     """
     return _fit("normal_inverse_gaussian", noise, location, nan_policy, threads, free_parameters=2)
 
@@ -458,8 +463,8 @@ def fit_normal_inverse_gaussian(
 def block_log_moment_alpha(noise: ArrayLike) -> _Array:
     """alpha of each row from sums of blocks (Mohammadi et al. 2015, as in Simsekli et al. 2019).
 
-    1/alpha = (mean ln|Y| - mean ln|X|)/ln m, with Y the sums of m consecutive values and m the largest
-    divisor of M not above its root. Zeros are left out of the means. It is not confined to (0, 2].
+    1/alpha = (mean ln|Y| - mean ln|X|)/ln m, with Y the sums of m consecutive values and m the
+    largest divisor of M not above its root. Zeros are left out of the means. It can exceed 2.
 
     Args:
         noise: (P, M).
@@ -498,8 +503,8 @@ def block_log_moment_alpha(noise: ArrayLike) -> _Array:
 def quantile_alpha(noise: ArrayLike) -> _Array:
     """alpha of each row from the ratio of the quantile ranges 5-95 % and 25-75 % (McCulloch 1986).
 
-    The relation to alpha is that of the symmetric law, from this package's distribution function instead
-    of McCulloch's rounded table; a ratio beyond its ends gives 0.5 or 2.
+    The relation to alpha is that of the symmetric law, from this package's distribution function
+    instead of McCulloch's rounded table; a ratio beyond its ends gives 0.5 or 2.
 
     Args:
         noise: (P, M).
@@ -532,7 +537,7 @@ def _quantile_fit(noise: NDArray[np.generic], threads: int | None) -> tuple[_Arr
     return alpha, scale
 
 
-# Number of points k of the regression by alpha (columns) and sample size (Koutrouvelis 1980, Table 1).
+# Number of points k of the regression by alpha (columns) and sample size, of Koutrouvelis (1980).
 _POINTS_ALPHA = (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.9)
 _POINTS_SIZE = (200, 800, 1600)
 _POINTS = (
@@ -550,8 +555,9 @@ def characteristic_function_alpha(
 ) -> _Array:
     """alpha of each row by regression on the empirical characteristic function (Koutrouvelis 1980).
 
-    ln(-ln|phi(t)|^2) is linear in ln t with slope alpha. The row is divided by its scale (from quantiles
-    first, then from the regression, three times), t = pi k/25, and the number of points depends on alpha.
+    ln(-ln|phi(t)|^2) is linear in ln t with slope alpha. The row is divided by its scale (from
+    quantiles first, then from the regression, three times), t = pi k/25, and the number of points
+    depends on alpha.
 
     Args:
         noise: (P, M).
@@ -564,7 +570,9 @@ def characteristic_function_alpha(
     values = _matrix(noise, "noise")
     alpha, scale = _quantile_fit(values, threads)
     centres = _locations(values, location, threads)
-    by_size = [np.interp(values.shape[1], _POINTS_SIZE, column) for column in zip(*_POINTS, strict=True)]
+    by_size = [
+        np.interp(values.shape[1], _POINTS_SIZE, column) for column in zip(*_POINTS, strict=True)
+    ]
     middles = 0.05 + 0.1 * np.arange(21)
     points = np.rint(np.interp(middles, _POINTS_ALPHA, by_size)).astype(np.int64)
 

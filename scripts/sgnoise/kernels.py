@@ -6,11 +6,12 @@ the function that is called, so a kernel that called another file's code could r
 The fits rest on one idea. All laws here are symmetric about a known location with a scale, so the
 log-density of a value is a smooth function l(u - lambda) of u = ln|x| and lambda = ln(scale). A row
 is therefore read once: each value falls into a bin of a uniform grid in u (16 bins an octave), and
-a bin keeps the moments 0 to 5 of the positions inside it. Six-point Lagrange interpolation turns the
-moments into weights on the grid's nodes, and the log-likelihood becomes a weighted sum over some 200
-nodes: its price no longer depends on the number of values, a change of scale is a shift of the grid,
-and the node spacing equals that of the density's spline table, so one set of six spline weights
-serves all nodes. What interpolation adds to alpha is below 1e-6 up to alpha = 1.99 (measured).
+a bin keeps the moments 0 to 5 of the positions inside it. Six-point Lagrange interpolation turns
+the moments into weights on the grid's nodes, and the log-likelihood becomes a weighted sum over
+some 100 nodes: its price no longer depends on the number of values, a change of scale is a shift of
+the grid, and the node spacing equals that of the density's spline table, so one set of six spline
+weights serves all nodes. What interpolation adds to alpha is below 2e-6 up to alpha = 1.99
+(measured).
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ PER_OCTAVE = 16
 STEP = math.log(2.0) / PER_OCTAVE
 # Spline table of the stable law: knots u = STEP * j for j in [TABLE_LOW, TABLE_HIGH].
 TABLE_LOW = -280
-TABLE_HIGH = 326
+TABLE_HIGH = 480
 TABLE_ALPHA_MIN = 0.5
 TABLE_ALPHA_STEPS = 96  # knots a unit of alpha
-# Values 9 octaves below the median count as the smallest kept; 17.5 octaves above it the stable
+# Values 12 octaves below the median count as the smallest kept; 27 octaves above it the stable
 # log-density is linear in u. The table leaves the scale room to move by a factor of 5 from there.
-KEEP_LOW = 9 * PER_OCTAVE
-KEEP_HIGH = 280
-# Near 0 the log-density is smooth in x^2: below the fold, the grid's many nodes are replaced by six, so
-# many steps below it. The fold is at the median if alpha is above 1.3 and sinks 9 octaves a unit of alpha
-# from there (the density's peak sharpens): alpha then moves by less than 1e-7.
+KEEP_LOW = 12 * PER_OCTAVE
+KEEP_HIGH = 430
+# Near 0 the log-density is smooth in x^2: below the fold, the grid's many nodes are replaced by
+# six, so many steps below it. The fold is at the median if alpha is above 1.3 and sinks 9 octaves a
+# unit of alpha from there (the density's peak sharpens): alpha then moves by less than 1e-7.
 FOLD_STEPS = (0, 4, 8, 14, 22, 32)
 FOLD_DEPTH = FOLD_STEPS[-1]
 FOLD_ALPHA, FOLD_SLOPE, FOLD_DEEPEST = 1.3, 9 * PER_OCTAVE, 6 * PER_OCTAVE + 8
@@ -46,9 +47,14 @@ KEEP_HIGH_ALL = 60 * PER_OCTAVE
 GAUSSIAN, LAPLACE, STABLE, STUDENT_T, GENERALISED_GAUSSIAN, NORMAL_INVERSE_GAUSSIAN = range(6)
 
 # What became of a row; ``fitting.FLAGS`` gives the names.
-OK, NOT_FINITE, ALL_ZERO, TOO_FEW, CONSTANT, ALPHA_BELOW_RANGE, SHAPE_AT_BOUND, NOT_CONVERGED = range(8)
+OK, NOT_FINITE, ALL_ZERO, TOO_FEW, CONSTANT, ALPHA_BELOW_RANGE, SHAPE_AT_BOUND, NOT_CONVERGED = (
+    range(8)
+)
 
 MIN_VALUES = 20
+# The likelihood of a few dozen values can have two maxima: below this many, more starts are tried.
+FEW_VALUES = 150
+MORE_STARTS = (1.0, 1.7)
 MAX_EVALUATIONS = 60
 STEP_TOLERANCE = 3e-4  # the error after a Newton step of this size is its square: below 1e-6
 
@@ -60,6 +66,10 @@ GG_SHAPE_MIN, GG_SHAPE_MAX = 0.1, 20.0
 # Spline of ln(K1(z) e^z) in ln z.
 BESSEL_LOW, BESSEL_HIGH, BESSEL_STEP = -16.0, 14.0, 0.05
 
+# Densities of single points take the tail series from here: further out the error of the table's
+# interpolation in alpha, which grows with ln x, passes 1e-8.
+_SERIES_FROM = 2.0**20
+
 _INV_2_SQRT_PI = 0.5 / math.sqrt(math.pi)
 _LN2 = math.log(2.0)
 _LOG2E = 1.0 / _LN2
@@ -70,13 +80,14 @@ _WIDTH = 8  # floats a bin: six moments, padded to half a cache line
 _MAX_NODES = KEEP_LOW + KEEP_HIGH_ALL + 8
 
 # Only the entry points are called from Python and cached on disk; the others need no wrapper to be
-# called from Python, which halves the time that compiling takes. In loops over values and nodes, sums
-# may be reordered (that lets them run in SIMD lanes); NaN and infinity keep their meaning.
+# called from Python, which halves the time that compiling takes. In loops over values and nodes,
+# sums may be reordered (that lets them run in SIMD lanes); NaN and infinity keep their meaning.
 _NO_WRAPPER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _FAST = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 _entry = njit(cache=True, nogil=True)
 _inner = njit(**_NO_WRAPPER)
 _vector = njit(**_FAST, **_NO_WRAPPER)
+_part = njit(inline="always")  # used in one place: compiled with its caller
 _in_lanes = njit(**_FAST, **_NO_WRAPPER, forceinline=True)
 
 
@@ -91,7 +102,8 @@ class Tables(NamedTuple):
         median: (alpha knots,) ln of the median of |x|.
         bessel: spline coefficients of ln(K1(z) e^z) over ln z.
         octaves: 4^(j/16), the squares of the nodes relative to the first.
-        lagrange: (6 nodes, 6 powers) coefficients of the interpolation polynomials about a bin's centre.
+        lagrange: (6 nodes, 6 powers) coefficients of the interpolation polynomials about a bin's
+            centre.
         fold: (6 nodes, steps) what a node so many steps below the fold counts at the six that stay.
     """
 
@@ -225,7 +237,9 @@ def _basis(t: float, b: np.ndarray) -> None:
 
 
 @_vector
-def _contract(table: np.ndarray, alpha: float, basis: np.ndarray, first: int, n: int, out: np.ndarray) -> None:
+def _contract(
+    table: np.ndarray, alpha: float, basis: np.ndarray, first: int, n: int, out: np.ndarray
+) -> None:
     """Spline coefficients in u at one alpha (row 0 of ``out``) and their two alpha-derivatives."""
     p = (alpha - TABLE_ALPHA_MIN) * TABLE_ALPHA_STEPS
     i = min(max(int(p), 0), table.shape[0] - 6)
@@ -295,18 +309,18 @@ class Grid(NamedTuple):
 
     Attributes:
         bins: (256 octaves x 16, 8) moments 0 to 5 of the values of a bin; zero between rows.
-        index: (block,) bin of each value of a block of the row.
+        place: (block,) bin of each value of a block of the row.
         offset: (block,) position of the value in its bin, -0.5 to 0.5.
         moments: (6, nodes) the kept bins, transposed.
         weights: (nodes,) what each node's log-density counts.
         coefficients: (3, nodes + 5) spline coefficients at one alpha with alpha-derivatives.
         basis: (3, 6) spline weights.
-        span: lowest and highest bin in use, bin of the first node, number of nodes, bin of the median,
-            depth of the fold.
+        span: lowest and highest bin in use, bin of the first node, number of nodes, bin of the
+            median, depth of the fold.
     """
 
     bins: np.ndarray
-    index: np.ndarray
+    place: np.ndarray
     offset: np.ndarray
     moments: np.ndarray
     weights: np.ndarray
@@ -330,10 +344,10 @@ def _new_grid() -> Grid:
 
 
 @_vector
-def _survey(row: np.ndarray, location: float) -> tuple[int, int]:
-    """Largest bit pattern of |row - location| (it orders like the value; NaN is largest), and zeros."""
-    top = np.int64(0)
-    zeros = 0
+def _survey(row: np.ndarray, location: float) -> tuple[Any, int]:
+    """Largest bit pattern of |row - location| (bits order like values, NaN on top), and zeros."""
+    top: Any = np.int64(0)
+    zeros: Any = 0
     for i in range(row.size):
         bits = np.float64(abs(row[i] - location)).view(np.int64)
         top = max(top, bits)
@@ -344,9 +358,13 @@ def _survey(row: np.ndarray, location: float) -> tuple[int, int]:
 @_vector
 def _locate(
     row: np.ndarray, location: float, factor: float, start: int, stop: int, grid: Grid
-) -> tuple[int, int]:
-    """Bin and offset of the values ``start`` to ``stop``; lowest bits less one (zeros wrap), highest bits."""
-    index, offset = grid.index, grid.offset
+) -> tuple[Any, Any]:
+    """Bin and offset of the values ``start`` to ``stop``.
+
+    Returns:
+        the lowest bit pattern less one (so that zeros come out on top), and the highest.
+    """
+    place, offset = grid.place, grid.offset
     low = np.uint32(0xFFFFFFFF)
     high = np.uint32(0)
     for i in range(stop - start):
@@ -365,7 +383,7 @@ def _locate(
         p = p * z + np.float32(2.0 * _LOG2E * PER_OCTAVE)
         position = s * p + np.float32(0.5849625007211562 * PER_OCTAVE)
         part = np.int32(position)
-        index[i] = (bits >> np.int32(23)) * np.int32(PER_OCTAVE) + part
+        place[i] = (bits >> np.int32(23)) * np.int32(PER_OCTAVE) + part
         offset[i] = position - np.float32(part) - np.float32(0.5)
     return low, high
 
@@ -373,9 +391,9 @@ def _locate(
 @_inner
 def _scatter(stop: int, grid: Grid) -> None:
     """Add the moments of a block of values to their bins."""
-    bins, index, offset = grid.bins, grid.index, grid.offset
+    bins, place, offset = grid.bins, grid.place, grid.offset
     for i in range(stop):
-        b = np.uint32(index[i])
+        b = np.uint32(place[i])
         t = offset[i]
         t2 = t * t
         bins[b, 0] += np.float32(1.0)
@@ -388,7 +406,7 @@ def _scatter(stop: int, grid: Grid) -> None:
 
 @_inner
 def _has_majority(row: np.ndarray, location: float) -> bool:
-    """Whether more than half of the values that differ from ``location`` are one value (Boyer-Moore)."""
+    """Whether more than half of the values other than ``location`` are one value (Boyer-Moore)."""
     candidate, votes = 0.0, 0
     for value in row:
         if value == location:
@@ -403,7 +421,7 @@ def _has_majority(row: np.ndarray, location: float) -> bool:
     return 2 * count > total
 
 
-@_inner
+@_part
 def _clear(grid: Grid) -> None:
     bins, span = grid.bins, grid.span
     for b in range(span[0], span[1] + 1):
@@ -431,8 +449,8 @@ def _read(row: np.ndarray, location: float, grid: Grid) -> tuple[int, int, int, 
     """Read one row into the grid (which must be clear).
 
     Returns:
-        status, values in use n, zeros that were taken out, and the u of bin 0. Two zeros or more are
-        an atom, which no density describes: they are taken out. One is a coincidence and stays.
+        status, values in use n, zeros that were taken out, and the u of bin 0. Two zeros or more
+        are an atom, which no density describes: they are taken out. One is a coincidence and stays.
     """
     grid.span[0], grid.span[1] = 0, 0
     top, zeros = _survey(row, location)
@@ -445,11 +463,11 @@ def _read(row: np.ndarray, location: float, grid: Grid) -> tuple[int, int, int, 
     if n - atoms < MIN_VALUES:
         return TOO_FEW, n - atoms, atoms, 0.0
     # A power of two brings the largest value to 2^100: float32 holds 226 octaves below it.
-    shift = min(100 - (np.int64(top >> 52) - 1023), 1000)
+    shift = min(1123 - int(top >> 52), 1000)
     factor = 2.0**shift
     low, high = np.uint32(0xFFFFFFFF), np.uint32(0)
-    for start in range(0, n, grid.index.size):
-        stop = min(start + grid.index.size, n)
+    for start in range(0, n, grid.place.size):
+        stop = min(start + grid.place.size, n)
         lowest, highest = _locate(row, location, factor, start, stop, grid)
         low, high = min(low, np.uint32(lowest)), max(high, np.uint32(highest))
         _scatter(stop - start, grid)
@@ -479,8 +497,8 @@ def _weigh(grid: Grid, reference: int, keep_high: int, fold: int, tables: Tables
     """Turn the bins' moments into weights of the grid's nodes.
 
     Bins far below ``reference`` join the lowest kept bin, where the log-density is flat. Bins above
-    the kept ones extrapolate it linearly in u. With ``fold`` >= 0, the nodes further than that below
-    ``reference`` become six.
+    the kept ones extrapolate it linearly in u. With ``fold`` >= 0, the nodes further than that
+    below ``reference`` become six.
     """
     bins, moments, weights, span = grid.bins, grid.moments, grid.weights, grid.span
     lagrange = tables.lagrange
@@ -535,14 +553,22 @@ def _even_moments(grid: Grid, octaves: np.ndarray, lam: float, u0: float) -> tup
 
 # --- log-likelihoods with exact gradient and Hessian --------------------------------------------
 
+_NOTHING = (-np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 # What an evaluation returns: log-likelihood; its derivatives in (p, lambda), where p is theta =
-# sqrt(2 - alpha), ln(degrees of freedom) or ln(steepness * scale); first and second in alpha itself.
+# sqrt(2 - alpha), ln(degrees of freedom) or ln(steepness * scale); first and second in alpha
+# itself.
 _Evaluation = tuple[float, float, float, float, float, float, float, float]
 
 
 @_vector
 def _sum_stable(
-    alpha: float, z0: float, basis: np.ndarray, c: np.ndarray, weights: np.ndarray, n: int, octaves: np.ndarray
+    alpha: float,
+    z0: float,
+    basis: np.ndarray,
+    c: np.ndarray,
+    weights: np.ndarray,
+    n: int,
+    octaves: np.ndarray,
 ) -> tuple[float, float, float, float, float, float]:
     """Weighted sums over the nodes z0 + STEP j of l, l_u, l_uu, l_a, l_ua, l_aa for ln x = u.
 
@@ -559,8 +585,22 @@ def _sum_stable(
     first = math.exp(2.0 * z0)
     total, s_u, s_uu, s_a, s_ua, s_aa = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(n):
-        c0, c1, c2, c3, c4, c5 = c[0, j], c[0, j + 1], c[0, j + 2], c[0, j + 3], c[0, j + 4], c[0, j + 5]
-        d0, d1, d2, d3, d4, d5 = c[1, j], c[1, j + 1], c[1, j + 2], c[1, j + 3], c[1, j + 4], c[1, j + 5]
+        c0, c1, c2, c3, c4, c5 = (
+            c[0, j],
+            c[0, j + 1],
+            c[0, j + 2],
+            c[0, j + 3],
+            c[0, j + 4],
+            c[0, j + 5],
+        )
+        d0, d1, d2, d3, d4, d5 = (
+            c[1, j],
+            c[1, j + 1],
+            c[1, j + 2],
+            c[1, j + 3],
+            c[1, j + 4],
+            c[1, j + 5],
+        )
         q = p00 * c0 + p01 * c1 + p02 * c2 + p03 * c3 + p04 * c4 + p05 * c5
         q_u = p10 * c0 + p11 * c1 + p12 * c2 + p13 * c3 + p14 * c4 + p15 * c5
         q_uu = p20 * c0 + p21 * c1 + p22 * c2 + p23 * c3 + p24 * c4 + p25 * c5
@@ -597,13 +637,15 @@ def _sum_stable(
     return total, s_u, s_uu, s_a, s_ua, s_aa
 
 
-@_inner
+@_part
 def _fold_depth(alpha: float) -> int:
     return int(min(max((FOLD_ALPHA - alpha) * FOLD_SLOPE, 0.0), FOLD_DEEPEST))
 
 
-@_inner
-def _evaluate_stable(theta: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables) -> _Evaluation:
+@_part
+def _evaluate_stable(
+    theta: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables
+) -> _Evaluation:
     alpha = 2.0 - theta * theta
     span = grid.span
     z0 = u0 + span[2] * STEP - lam
@@ -635,7 +677,9 @@ def _evaluate_stable(theta: float, lam: float, n: int, u0: float, grid: Grid, ta
 
 
 @_vector
-def _evaluate_student(p: float, lam: float, n: int, u0: float, grid: Grid, octaves: np.ndarray) -> _Evaluation:
+def _evaluate_student(
+    p: float, lam: float, n: int, u0: float, grid: Grid, octaves: np.ndarray
+) -> _Evaluation:
     """Student's t: p = ln(degrees of freedom)."""
     nu = math.exp(p)
     weights, span = grid.weights, grid.span
@@ -663,8 +707,10 @@ def _evaluate_student(p: float, lam: float, n: int, u0: float, grid: Grid, octav
     )
 
 
-@_inner
-def _evaluate_nig(p: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables) -> _Evaluation:
+@_part
+def _evaluate_nig(
+    p: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables
+) -> _Evaluation:
     """Symmetric normal inverse Gaussian law: p = ln(steepness * scale)."""
     xi = math.exp(p)
     weights, span, octaves = grid.weights, grid.span, tables.octaves
@@ -692,7 +738,9 @@ def _evaluate_nig(p: float, lam: float, n: int, u0: float, grid: Grid, tables: T
 
 
 @_inner
-def _evaluate(law: int, p: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables) -> _Evaluation:
+def _evaluate(
+    law: int, p: float, lam: float, n: int, u0: float, grid: Grid, tables: Tables
+) -> _Evaluation:
     if law == STABLE:
         return _evaluate_stable(p, lam, n, u0, grid, tables)
     if law == STUDENT_T:
@@ -738,7 +786,7 @@ def _maximise(
         the likelihood that its quadratic model gives for the step.
     """
     current = _evaluate(law, p, lam, n, u0, grid, tables)
-    cap = 0.3 if law == STABLE else 1.0
+    cap = 0.3 if law == STABLE else 2.0
     for _ in range(MAX_EVALUATIONS):
         value, gp, gl, hpp, hpl, hll, _ga, _haa = current
         if law == STABLE and p == 0.0 and high > 0.0 and hpp > 0.0:
@@ -775,12 +823,15 @@ def _maximise(
 
 # --- a fit of one row -------------------------------------------------------------------------
 
-# Columns of the output. The slope and bend are those of the profile likelihood in theta at a held alpha.
-SHAPE, SCALE, SHAPE_SE, SCALE_SE, LOG_LIKELIHOOD, ZERO_FRACTION, STATUS, N_USED, SLOPE, BEND = range(10)
+# Columns of the output. The slope and bend are those of the profile likelihood in theta at a held
+# alpha.
+SHAPE, SCALE, SHAPE_SE, SCALE_SE, LOG_LIKELIHOOD, ZERO_FRACTION, STATUS, N_USED, SLOPE, BEND = (
+    range(10)
+)
 COLUMNS = 10
 
 
-@_inner
+@_part
 def _start_stable(n: int, u0: float, grid: Grid, tables: Tables) -> tuple[float, float]:
     """alpha and ln(scale) from the quantiles of |x| at 0.5 and 0.9."""
     middle = _quantile_bin(grid, 0.0, 0.5 * n)
@@ -800,23 +851,32 @@ def _start_stable(n: int, u0: float, grid: Grid, tables: Tables) -> tuple[float,
     return min(max(alpha, 0.55), 1.96), u0 + middle * STEP - median
 
 
-@_inner
-def _gaussian_boundary(n: int, u0: float, grid: Grid, tables: Tables) -> tuple[bool, float, _Evaluation]:
-    """The fit at alpha = 2, and whether the likelihood falls from there when alpha does."""
+@_part
+def _normal_end(
+    law: int, n: int, u0: float, grid: Grid, tables: Tables
+) -> tuple[bool, float, _Evaluation]:
+    """Whether the likelihood falls as soon as alpha does from 2; ln(scale) and evaluation at 2."""
     centre = u0 + grid.span[4] * STEP
     second, _ = _even_moments(grid, tables.octaves, centre, u0)
     lam = centre + 0.5 * math.log(0.5 * second / n)
-    nothing = (-np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    # Beyond 45 scales the normal density underflows: no such row is normal.
-    if u0 + (grid.span[1] + 1) * STEP - lam > math.log(45.0):
-        return False, lam, nothing
-    evaluation = _evaluate_stable(0.0, lam, n, u0, grid, tables)
-    return evaluation[6] >= 0.0, lam, evaluation
+    value = -n * (lam + 0.5 * math.log(4.0 * math.pi) + 0.5)
+    last = (value, 0.0, 0.0, 0.0, 0.0, -2.0 * n, -np.inf, 0.0)
+    # Beyond 45 scales the normal density underflows, and any other alpha is better by far.
+    if u0 + (grid.span[1] + 1) * STEP - lam < math.log(45.0):
+        last = _evaluate(law, 0.0, lam, n, u0, grid, tables)
+    return last[6] >= 0.0, lam, last
 
 
-@_inner
+@_part
 def _fit_stable(
-    law: int, fixed: float, log_scale: float, n: int, u0: float, grid: Grid, tables: Tables, out: np.ndarray
+    law: int,
+    fixed: float,
+    log_scale: float,
+    n: int,
+    u0: float,
+    grid: Grid,
+    tables: Tables,
+    out: np.ndarray,
 ) -> None:
     """Fit alpha (unless ``fixed`` is a number) and the scale to the row in the grid.
 
@@ -828,18 +888,29 @@ def _fit_stable(
     _weigh(grid, grid.span[4], np.int64(KEEP_HIGH), _fold_depth(start if free else fixed), tables)
     if not math.isnan(log_scale):
         lam = log_scale
-    boundary = False
-    if free:
-        theta = math.sqrt(2.0 - start)
-        if start > 1.85:
-            boundary, lam_boundary, last = _gaussian_boundary(n, u0, grid, tables)
+    few = free and n < FEW_VALUES
+    at_two = few or fixed == 2.0 or (free and start > 1.85)
+    falls, lam_two, last = False, lam, _NOTHING
+    if at_two:
+        falls, lam_two, last = _normal_end(law, n, u0, grid, tables)
+    if fixed == 2.0 or (falls and not few):
+        theta, lam, converged = 0.0, lam_two, True
     else:
-        theta = math.sqrt(2.0 - fixed)
-    if boundary:
-        theta, lam, converged = 0.0, lam_boundary, True
-    else:
+        normal = last
+        first = lam
+        theta = math.sqrt(2.0 - (start if free else fixed))
         low, high = (0.0, highest) if free else (theta, theta)
-        converged, theta, lam, last = _maximise(law, theta, lam, low, high, n, u0, grid, tables)
+        converged, theta, lam, last = _maximise(law, theta, first, low, high, n, u0, grid, tables)
+        if few:
+            for other in MORE_STARTS:
+                again = math.sqrt(2.0 - other)
+                ended, end, end_lam, trial = _maximise(
+                    law, again, first, low, high, n, u0, grid, tables
+                )
+                if ended and (trial[0] > last[0] or not converged):
+                    converged, theta, lam, last = ended, end, end_lam, trial
+            if falls and normal[0] > last[0]:
+                converged, theta, lam, last = True, 0.0, lam_two, normal
     value, gp, gl, hpp, hpl, hll, g_alpha, h_alpha = last
     out[SHAPE] = 2.0 - theta * theta
     out[SCALE] = math.exp(lam)
@@ -850,13 +921,15 @@ def _fit_stable(
     if not free:
         out[SHAPE] = fixed
         out[SHAPE_SE] = 0.0
+        if fixed == 2.0:
+            hpl, hpp = 0.0, -2.0 * g_alpha
         out[SLOPE] = gp - hpl * gl / hll
         out[BEND] = hpp - hpl * hpl / hll
     elif theta >= highest:
         out[STATUS] = ALPHA_BELOW_RANGE
-    elif theta < 1e-8:
-        # Where the likelihood, falling with slope g and curvature h, has lost half a unit: the usual
-        # standard error when the slope is nil.
+    elif theta < 1e-4:
+        # Where the likelihood, falling with slope g and curvature h, has lost half a unit: the
+        # usual standard error when the slope is nil.
         slope, curvature = max(g_alpha, 0.0), max(-h_alpha, 0.0)
         out[SHAPE] = 2.0
         out[SHAPE_SE] = 1.0 / max(slope + math.sqrt(slope * slope + curvature), 1e-300)
@@ -867,7 +940,7 @@ def _fit_stable(
             out[SCALE_SE] = out[SCALE] / math.sqrt(max(-hll + hpl * hpl / hpp, 1e-300))
 
 
-@_inner
+@_part
 def _fit_heavy(law: int, n: int, u0: float, grid: Grid, tables: Tables, out: np.ndarray) -> None:
     """Fit Student's t or the normal inverse Gaussian law to the row in the grid.
 
@@ -906,7 +979,9 @@ def _fit_heavy(law: int, n: int, u0: float, grid: Grid, tables: Tables, out: np.
 
 
 @_inner
-def _fit_power(row: np.ndarray, location: float, atoms: int, logs: np.ndarray, out: np.ndarray) -> None:
+def _fit_power(
+    row: np.ndarray, location: float, atoms: int, logs: np.ndarray, out: np.ndarray
+) -> None:
     """Fit the generalised Gaussian law exp(-|x/scale|^shape), value by value.
 
     Its log-density grows like e^(shape u), too steep for the grid where the shape is large.
@@ -947,9 +1022,8 @@ def _fit_power(row: np.ndarray, location: float, atoms: int, logs: np.ndarray, o
         step = min(max(step, -0.7), 0.7)
         new = min(max(p * math.exp(step), GG_SHAPE_MIN), GG_SHAPE_MAX)
         done = abs(new - p) < 1e-9 * p
-        at_bound = done and (new == GG_SHAPE_MIN or new == GG_SHAPE_MAX)
         if done:
-            out[STATUS] = SHAPE_AT_BOUND if at_bound else OK
+            out[STATUS] = OK if GG_SHAPE_MIN < new < GG_SHAPE_MAX else SHAPE_AT_BOUND
             break
         p = new
     lam += top
@@ -1020,7 +1094,7 @@ def fit_rows(
                 _fit_stable(law, alpha, log_scale[i], n, u0, grid, tables, o)
             elif law == GENERALISED_GAUSSIAN:
                 _fit_power(row, location[i], atoms, logs, o)
-            elif law == STUDENT_T or law == NORMAL_INVERSE_GAUSSIAN:
+            elif law != GAUSSIAN and law != LAPLACE:
                 _fit_heavy(law, n, u0, grid, tables, o)
             else:
                 _fit_scale(law, row, location[i], n, o)
@@ -1032,7 +1106,7 @@ def fit_rows(
 # --- densities and distribution functions -------------------------------------------------------
 
 
-@_inner
+@_in_lanes
 def _table_value(c: np.ndarray, i: int, t: float) -> float:
     """A quintic spline at fraction ``t`` of interval ``i``."""
     r = 1.0 - t
@@ -1049,7 +1123,9 @@ def _table_value(c: np.ndarray, i: int, t: float) -> float:
 
 
 @_vector
-def _contract_value(table: np.ndarray, alpha: float, first: int, n: int, basis: np.ndarray, out: np.ndarray) -> None:
+def _contract_value(
+    table: np.ndarray, alpha: float, first: int, n: int, basis: np.ndarray, out: np.ndarray
+) -> None:
     """Spline coefficients ``first`` to ``first + n`` in u at one alpha."""
     p = (alpha - TABLE_ALPHA_MIN) * TABLE_ALPHA_STEPS
     i = min(max(int(p), 0), table.shape[0] - 6)
@@ -1065,7 +1141,7 @@ def _contract_value(table: np.ndarray, alpha: float, first: int, n: int, basis: 
 
 @_inner
 def _tail_series(x: float, alpha: float, integrated: bool) -> float:
-    """The tail of the density, or of the survival function, beyond the table, times x^(1+alpha) or x^alpha.
+    """Beyond the table: the density times x^(1 + alpha), or the survival function times x^alpha.
 
     sum_k (-1)^(k+1) Gamma(k alpha + 1)/k! sin(pi k alpha / 2) x^(-k alpha) / pi, k = 1 term first.
     """
@@ -1083,10 +1159,18 @@ def _tail_series(x: float, alpha: float, integrated: bool) -> float:
 
 
 @_inner
-def _stable_at(x: float, alpha: float, kind: int, table: np.ndarray, c: np.ndarray, whole: bool, basis: np.ndarray) -> float:
+def _stable_at(
+    x: float,
+    alpha: float,
+    kind: int,
+    table: np.ndarray,
+    c: np.ndarray,
+    whole: bool,
+    basis: np.ndarray,
+) -> float:
     """ln density (``kind`` 0) or survival function (``kind`` 1) at x >= 0, scale 1."""
     a = 2.0 - alpha
-    if x > 1e6:
+    if x > _SERIES_FROM:
         tail = _tail_series(x, alpha, kind == 1)
         if kind == 1:
             return tail * math.exp(-alpha * math.log(x))
@@ -1116,21 +1200,11 @@ def _stable_at(x: float, alpha: float, kind: int, table: np.ndarray, c: np.ndarr
 
 
 @_inner
-def _log_density(law: int, x: float, shape: float, constant: float, tables: Tables) -> float:
-    """ln density of a law other than the stable at x >= 0, scale 1; ``constant`` from below."""
-    if law == GAUSSIAN:
-        return constant - 0.5 * x * x
-    if law == LAPLACE:
-        return constant - x
-    if law == STUDENT_T:
-        if math.isinf(shape):
-            return constant - 0.5 * x * x
-        return constant - 0.5 * (shape + 1.0) * math.log1p(x * x / shape)
-    if law == GENERALISED_GAUSSIAN:
-        return constant - x**shape
+def _nig_log_density(x: float, xi: float, constant: float, tables: Tables) -> float:
+    """ln density of the normal inverse Gaussian law at x >= 0, scale 1, steepness ``xi``."""
     r = math.sqrt(1.0 + x * x)
-    w, _, _ = _bessel(math.log(shape * r), tables.bessel)
-    return constant - shape * x * x / (1.0 + r) + w - math.log(r)
+    w, _, _ = _bessel(math.log(xi * r), tables.bessel)
+    return constant - xi * x * x / (1.0 + r) + w - math.log(r)
 
 
 @_inner
@@ -1147,8 +1221,8 @@ def _log_constant(law: int, shape: float) -> float:
 
 
 # The distribution functions of t, generalised Gaussian and normal inverse Gaussian laws come from a
-# table for each row, in a coordinate v in which the density is smooth: x = sqrt(df) sinh v, ln x and
-# sinh v. Gauss-Legendre between the nodes, cubic Hermite interpolation: error below 1e-7.
+# table for each row, in a coordinate v in which the density is smooth: x = sqrt(df) sinh v, ln x
+# and sinh v. Simpson's rule between the nodes, cubic Hermite interpolation: error below 1e-7.
 _CDF_NODES = 6000
 
 
@@ -1161,7 +1235,7 @@ def _cdf_integrand(law: int, v: float, shape: float, constant: float, tables: Ta
     if law == GENERALISED_GAUSSIAN:
         return math.exp(constant + v - math.exp(shape * v))
     x = math.sinh(v)
-    return math.exp(_log_density(law, x, shape, constant, tables)) * math.cosh(v)
+    return math.exp(_nig_log_density(x, shape, constant, tables)) * math.cosh(v)
 
 
 @_inner
@@ -1169,7 +1243,11 @@ def _cdf_span(law: int, shape: float) -> tuple[float, float, int]:
     """First node, step, number of nodes."""
     if law == STUDENT_T:
         step = 0.05 / math.sqrt(max(1.0, 0.25 * shape))
-        return 0.0, step, min(int(math.acosh(math.exp(min(40.0 / shape, 13.0))) / step) + 2, _CDF_NODES)
+        return (
+            0.0,
+            step,
+            min(int(math.acosh(math.exp(min(40.0 / shape, 13.0))) / step) + 2, _CDF_NODES),
+        )
     if law == GENERALISED_GAUSSIAN:
         step = 0.05 / max(1.0, shape)
         start = -7.0 / shape
@@ -1179,30 +1257,42 @@ def _cdf_span(law: int, shape: float) -> tuple[float, float, int]:
 
 
 @_inner
-def _cdf_fill(law: int, shape: float, constant: float, tables: Tables, nodes: np.ndarray) -> tuple[float, float, int]:
+def _cdf_fill(
+    law: int, shape: float, constant: float, tables: Tables, nodes: np.ndarray
+) -> tuple[float, float, int]:
     """Fill (2, nodes) with the mass between 0 and each node and its slope in v."""
     start, step, n = _cdf_span(law, shape)
     if law == GENERALISED_GAUSSIAN:
         # Where x^shape is small: the integral of 1 - x^shape + x^(2 shape)/2.
         x, y = math.exp(start), math.exp(shape * start)
-        mass = x * math.exp(constant) * (1.0 - y / (shape + 1.0) + 0.5 * y * y / (2.0 * shape + 1.0))
+        mass = (
+            x * math.exp(constant) * (1.0 - y / (shape + 1.0) + 0.5 * y * y / (2.0 * shape + 1.0))
+        )
     else:
         mass = 0.0
-    gap = 0.5 / math.sqrt(3.0)
+    slope = _cdf_integrand(law, start, shape, constant, tables)
     for j in range(n):
-        v = start + j * step
+        v = start + (j + 1) * step
         nodes[0, j] = mass
-        nodes[1, j] = _cdf_integrand(law, v, shape, constant, tables) * step
-        middle = v + 0.5 * step
-        mass += 0.5 * step * (
-            _cdf_integrand(law, middle - gap * step, shape, constant, tables)
-            + _cdf_integrand(law, middle + gap * step, shape, constant, tables)
-        )  # fmt: skip
+        nodes[1, j] = slope * step
+        middle = _cdf_integrand(law, v - 0.5 * step, shape, constant, tables)
+        end = _cdf_integrand(law, v, shape, constant, tables)
+        mass += step * (slope + 4.0 * middle + end) / 6.0
+        slope = end
     return start, step, n
 
 
 @_inner
-def _survival(law: int, x: float, shape: float, constant: float, start: float, step: float, n: int, nodes: np.ndarray) -> float:
+def _survival(
+    law: int,
+    x: float,
+    shape: float,
+    constant: float,
+    start: float,
+    step: float,
+    n: int,
+    nodes: np.ndarray,
+) -> float:
     """Survival function at x >= 0, scale 1, of a law other than the stable."""
     if law == GAUSSIAN or math.isinf(shape):
         return 0.5 * math.erfc(x * math.sqrt(0.5))
@@ -1216,7 +1306,9 @@ def _survival(law: int, x: float, shape: float, constant: float, start: float, s
         v = math.asinh(x)
     if v < start:
         y = x**shape
-        return 0.5 - x * math.exp(constant) * (1.0 - y / (shape + 1.0) + 0.5 * y * y / (2.0 * shape + 1.0))
+        return 0.5 - x * math.exp(constant) * (
+            1.0 - y / (shape + 1.0) + 0.5 * y * y / (2.0 * shape + 1.0)
+        )
     p = (v - start) / step
     i = int(min(p, 1e9))
     if i >= n - 1:
@@ -1235,6 +1327,119 @@ def _survival(law: int, x: float, shape: float, constant: float, start: float, s
     return max(0.5 - mass, 0.0)
 
 
+@_vector
+def _stable_log_densities(
+    x: np.ndarray, location: float, sigma: float, alpha: float, c: np.ndarray, out: np.ndarray
+) -> None:
+    """ln densities, times sigma, of values within 50 scales; the others get something else."""
+    a = 2.0 - alpha
+    inverse = 1.0 / sigma
+    floor = math.exp(TABLE_LOW * STEP)
+    for j in range(x.size):
+        z = min(abs(x[j] - location) * inverse, 50.0)
+        p = max(_log(max(z, floor)) * (1.0 / STEP) - TABLE_LOW, 0.0)
+        i = np.uint32(p)
+        z2 = z * z
+        q = _table_value(c, i, p - i)
+        out[j] = _log(_exp(-0.25 * z2) * _INV_2_SQRT_PI + a * q / (1.0 + z2))
+
+
+@_vector
+def _student_log_densities(
+    x: np.ndarray, location: float, sigma: float, nu: float, constant: float, out: np.ndarray
+) -> None:
+    inverse = 1.0 / (sigma * math.sqrt(nu))
+    for j in range(x.size):
+        r = abs(x[j] - location) * inverse
+        low, high = min(r, 1e8), max(r, 1e8) * 1e-8  # so that the square cannot overflow
+        out[j] = constant - 0.5 * (nu + 1.0) * (_log(1.0 + low * low) + 2.0 * _log(high))
+
+
+@_vector
+def _power_log_densities(
+    x: np.ndarray, location: float, sigma: float, shape: float, constant: float, out: np.ndarray
+) -> None:
+    inverse = 1.0 / sigma
+    for j in range(x.size):
+        z = max(abs(x[j] - location) * inverse, 1e-300)
+        out[j] = constant - _exp(min(max(shape * _log(z), -700.0), 700.0))
+
+
+@_part
+def _log_density_row(
+    law: int,
+    x: np.ndarray,
+    location: float,
+    sigma: float,
+    form: float,
+    tables: Tables,
+    c: np.ndarray,
+    basis: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """ln density of one row's law at its points."""
+    n, width = x.size, tables.density.shape[1]
+    if law == STABLE:
+        whole = n >= 64
+        if whole:
+            _contract_value(tables.density, form, np.int64(0), width, basis, c)
+            _stable_log_densities(x, location, sigma, form, c, out)
+        for j in range(n):
+            z = abs(x[j] - location) / sigma
+            if not (whole and z <= 50.0):
+                out[j] = _stable_at(z, form, np.int64(0), tables.density, c, whole, basis)
+    elif law == GENERALISED_GAUSSIAN:
+        _power_log_densities(x, location, sigma, form, _log_constant(law, form), out)
+    elif law == STUDENT_T and not math.isinf(form):
+        _student_log_densities(x, location, sigma, form, _log_constant(law, form), out)
+    elif law == NORMAL_INVERSE_GAUSSIAN:
+        constant = _log_constant(law, form)
+        for j in range(n):
+            z = abs(x[j] - location) / sigma
+            out[j] = _nig_log_density(z, form, constant, tables)
+    else:
+        constant = _log_constant(law, form)
+        for j in range(n):
+            z = abs(x[j] - location) / sigma
+            out[j] = constant - (z if law == LAPLACE else 0.5 * z * z)
+    log_sigma = math.log(sigma)
+    for j in range(n):
+        out[j] = out[j] - log_sigma if math.isfinite(x[j]) else -abs(x[j])
+
+
+@_part
+def _distribution_row(
+    law: int,
+    x: np.ndarray,
+    location: float,
+    sigma: float,
+    form: float,
+    tables: Tables,
+    c: np.ndarray,
+    basis: np.ndarray,
+    nodes: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Distribution function of one row's law at its points."""
+    columns = x.size
+    whole = columns >= 64
+    start, step, n, constant = 0.0, 0.0, 0, _log_constant(law, form)
+    if law == STABLE:
+        if whole:
+            _contract_value(tables.tail, form, np.int64(0), tables.tail.shape[1], basis, c)
+    elif law >= STUDENT_T and not math.isinf(form):
+        start, step, n = _cdf_fill(law, form, constant, tables, nodes)
+    for j in range(columns):
+        d = x[j] - location
+        if not math.isfinite(d):
+            upper = 0.0 * d if math.isnan(d) else 0.0
+        elif law == STABLE:
+            upper = _stable_at(abs(d) / sigma, form, np.int64(1), tables.tail, c, whole, basis)
+        else:
+            upper = _survival(law, abs(d) / sigma, form, constant, start, step, n, nodes)
+        out[j] = 1.0 - upper if d > 0.0 else upper
+
+
 @_entry
 def law_rows(
     law: int,
@@ -1246,47 +1451,21 @@ def law_rows(
     tables: Tables,
     out: np.ndarray,
 ) -> None:
-    """ln density (``kind`` 0) or distribution function (``kind`` 1) of each row's own law at ``x`` (P, K)."""
-    rows, columns = x.shape
-    width = tables.density.shape[1]
+    """ln density (``kind`` 0) or distribution function (1) of each row's law at ``x`` (P, K)."""
     basis = np.empty((3, 6))
-    c = np.empty(width)
+    c = np.empty(tables.density.shape[1])
     nodes = np.empty((2, _CDF_NODES))
-    table = tables.density if kind == 0 else tables.tail
-    whole = columns >= 64
-    for i in range(rows):
+    for i in range(x.shape[0]):
         sigma, form = scale[i], shape[i]
-        fitted = not (math.isnan(sigma) or math.isnan(form))
-        start, step, n, constant, log_sigma = 0.0, 0.0, 0, 0.0, 0.0
-        if fitted:
-            log_sigma = math.log(sigma)
-            if law == STABLE:
-                if whole:
-                    _contract_value(table, form, np.int64(0), width, basis, c)
-            else:
-                if law == NORMAL_INVERSE_GAUSSIAN:
-                    form = form * sigma
-                constant = _log_constant(law, form)
-                if kind == 1 and law >= STUDENT_T and not math.isinf(form):
-                    start, step, n = _cdf_fill(law, form, constant, tables, nodes)
-        for j in range(columns):
-            d = x[i, j] - location[i]
-            z = abs(d) / sigma
-            if math.isnan(z) or not fitted:
+        if law == NORMAL_INVERSE_GAUSSIAN:
+            form *= sigma
+        if math.isnan(sigma) or math.isnan(form):
+            for j in range(x.shape[1]):
                 out[i, j] = np.nan
-            elif math.isinf(z):
-                out[i, j] = -np.inf if kind == 0 else (1.0 if d > 0.0 else 0.0)
-            elif kind == 0:
-                if law == STABLE:
-                    out[i, j] = _stable_at(z, form, kind, table, c, whole, basis) - log_sigma
-                else:
-                    out[i, j] = _log_density(law, z, form, constant, tables) - log_sigma
-            else:
-                if law == STABLE:
-                    upper = _stable_at(z, form, kind, table, c, whole, basis)
-                else:
-                    upper = _survival(law, z, form, constant, start, step, n, nodes)
-                out[i, j] = 1.0 - upper if d > 0.0 else upper
+        elif kind == 0:
+            _log_density_row(law, x[i], location[i], sigma, form, tables, c, basis, out[i])
+        else:
+            _distribution_row(law, x[i], location[i], sigma, form, tables, c, basis, nodes, out[i])
 
 
 # --- the empirical characteristic function ----------------------------------------------------
@@ -1296,7 +1475,7 @@ def law_rows(
 def _characteristic_moduli(
     row: np.ndarray, location: float, unit: float, count: int, work: np.ndarray, out: np.ndarray
 ) -> None:
-    """|phi(k unit)|^2 for k = 1 ... ``count``, phi the empirical characteristic function of the row."""
+    """|phi(k unit)|^2 for k = 1 ... ``count``, phi the row's empirical characteristic function."""
     n = row.size
     for i in range(n):
         angle = (row[i] - location) * unit
@@ -1323,7 +1502,7 @@ def characteristic_rows(
     iterations: int,
     alpha: np.ndarray,
 ) -> None:
-    """Regression of ln(-ln|phi|^2) on ln t at t = pi k/25; ``alpha`` holds the start and the result.
+    """Regression of ln(-ln|phi|^2) on ln t at t = pi k/25; ``alpha``: the start, then the result.
 
     Args:
         points: number of points k by alpha: entry j for alpha in [j/10, (j + 1)/10).
@@ -1338,7 +1517,9 @@ def characteristic_rows(
                 a = np.nan
                 break
             count = points[min(max(int(10.0 * a), 0), points.size - 1)]
-            _characteristic_moduli(noise[i], location[i], math.pi / 25.0 / sigma, count, work, moduli)
+            _characteristic_moduli(
+                noise[i], location[i], math.pi / 25.0 / sigma, count, work, moduli
+            )
             s_x, s_y, s_xx, s_xy, used = 0.0, 0.0, 0.0, 0.0, 0
             for k in range(count):
                 if not 0.0 < moduli[k] < 1.0:

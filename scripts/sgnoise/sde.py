@@ -21,19 +21,22 @@ on the number of threads nor on how paths and steps are cut into pieces.
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
-from numba import float32, float64, int32, njit, prange, uint32, uint64
+from numba import float32, float64, int32, njit, uint32, uint64
 
 from sgnoise.seeds import seed_sequence
 
 Gradient = Callable[[np.ndarray], np.ndarray]
+Team = Callable[..., None]
 Values = float | np.ndarray  # one number for all coordinates, or (N,)
 
 # Paths that a core advances together. A constant, so that the compiler makes one vectorised loop
@@ -225,7 +228,8 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float, float]
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     margin = 1.96 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     margin /= 1 + z2 / trials
-    return share, max(0.0, centre - margin), min(1.0, centre + margin)
+    # At the ends rounding could put the share outside.
+    return share, min(share, max(0.0, centre - margin)), max(share, min(1.0, centre + margin))
 
 
 def _per_coordinate(name: str, values: Values, dimensions: int) -> np.ndarray:
@@ -313,27 +317,67 @@ def _exponential(word: int) -> float:
     return -_log2_of_ratio(numerator, m, float32(exponent))
 
 
-@_inlined
-def _stable(angle_word: int, exponential_word: int, alpha: float) -> float:
-    """A symmetric stable variable of unit scale (Chambers, Mallows and Stuck 1976).
+@njit(fastmath=True, error_model="numpy")
+def _draw_stable(
+    drawn: np.ndarray,
+    path: np.ndarray,
+    number: int,
+    key: int,
+    alpha: float,
+    words: np.ndarray,
+    work: np.ndarray,
+) -> None:
+    """Fill ``drawn`` (LANES,) with symmetric stable variables (Chambers, Mallows and Stuck 1976).
 
     With V uniform on (-pi/2, pi/2) and W exponential,
     X = sin(alpha V) cos(V)^(-1/alpha) (cos((1 - alpha) V) / W)^((1 - alpha)/alpha).
     The kernel draws the distance d of |V| from pi/2, and writes each factor as the sine of a sum of
     non-negative terms: no cancellation where a factor goes to zero, which is where the tail is.
+
+    Short loops are nearly twice as fast as one: the chain of dependent operations of a variable is
+    longer than what a core looks ahead. ``words`` and ``work`` are scratch, (2, LANES) each.
     """
-    d = (float32(uint32(angle_word >> uint32(1))) + float32(0.5)) * (_PI * _TWO_TO_MINUS_32)
-    w = _exponential(exponential_word) * float32(0.6931471806)
+    angle, wait = words[0], words[1]
+    ratio, edge = work[0], work[1]
     away = abs(float32(1) - alpha)
-    sine = _sine(min(alpha * (_HALF_PI - d), _PI - alpha * _HALF_PI + alpha * d))
-    cosine = _sine(_HALF_PI * (float32(1) - away) + away * d)
-    power = (float32(1) - alpha) / alpha * _log2(cosine / w) - _log2(_sine(d)) / alpha
-    size = sine * _exp2(power)
-    return size if angle_word & uint32(1) else -size
+    inverse = float32(1) / alpha
+    power = (float32(1) - alpha) * inverse
+    for lane in range(LANES):
+        angle[lane], wait[lane] = _philox(path[lane], number, key)
+    for lane in range(LANES):
+        ratio[lane] = _exponential(wait[lane]) * float32(0.6931471806)
+    for lane in range(LANES):
+        # The lowest bit is the sign.
+        d = (float32(uint32(angle[lane] >> uint32(1))) + float32(0.5)) * (_PI * _TWO_TO_MINUS_32)
+        ratio[lane] = _sine(_HALF_PI * (float32(1) - away) + away * d) / ratio[lane]
+        edge[lane] = _sine(d)
+        sine = _sine(min(alpha * (_HALF_PI - d), _PI - alpha * _HALF_PI + alpha * d))
+        drawn[lane] = sine if angle[lane] & uint32(1) else -sine
+    for lane in range(LANES):
+        ratio[lane] = power * _log2(ratio[lane]) - inverse * _log2(edge[lane])
+    for lane in range(LANES):
+        drawn[lane] *= _exp2(ratio[lane])
 
 
-@njit(fastmath=True, error_model="numpy", parallel=True, cache=True)
+@_inlined
+def _load(lanes: np.ndarray, every: np.ndarray, first: int) -> None:
+    """Copy a block of (N, P) ``every`` to (N, LANES) ``lanes``, which is contiguous."""
+    for c in range(lanes.shape[0]):
+        for lane in range(LANES):
+            lanes[c, lane] = every[c, first + lane]
+
+
+@_inlined
+def _store(lanes: np.ndarray, every: np.ndarray, first: int) -> None:
+    """The reverse of :func:`_load`."""
+    for c in range(lanes.shape[0]):
+        for lane in range(LANES):
+            every[c, first + lane] = lanes[c, lane]
+
+
+@njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def _euler_maruyama(
+    blocks: tuple[int, int],
     state: np.ndarray,
     paths: np.ndarray,
     first_step: int,
@@ -353,16 +397,20 @@ def _euler_maruyama(
     writes its step, coordinate (signed and counted from 1: the sign is the side), last increment.
     """
     steps, dimensions = scale.shape
-    for block in prange(paths.size // LANES):
+    w = np.empty((dimensions, LANES), np.float32)
+    words = np.empty((2, LANES), np.uint32)
+    work = np.empty((2, LANES), np.float32)
+    drawn = np.empty(LANES, np.float32)
+    worst = np.empty(LANES, np.float32)
+    where = np.empty(LANES, np.int32)
+    jump = np.empty(LANES, np.float32)
+    for block in range(blocks[0], blocks[1]):
         first = block * LANES
-        worst = np.empty(LANES, np.float32)
-        where = np.empty(LANES, np.int32)
-        jump = np.empty(LANES, np.float32)
-        w = state[:, first : first + LANES].copy()
-        path = paths[first : first + LANES].copy()
-        left_at = exit_step[first : first + LANES].copy()
-        left_by = exit_coordinate[first : first + LANES].copy()
-        left_with = exit_jump[first : first + LANES].copy()
+        _load(w, state, first)
+        path = paths[first : first + LANES]
+        left_at = exit_step[first : first + LANES]
+        left_by = exit_coordinate[first : first + LANES]
+        left_with = exit_jump[first : first + LANES]
         for k in range(steps):
             number = uint32(first_step + k)
             for lane in range(LANES):
@@ -372,14 +420,12 @@ def _euler_maruyama(
             for c in range(dimensions):
                 keep = decay[c]
                 spread = scale[k, c]
-                index = alpha[c]
-                key = keys[c]
                 below = inverse_lower[c]
                 above = inverse_upper[c]
                 name = int32(c + 1)
+                _draw_stable(drawn, path, number, keys[c], alpha[c], words, work)
                 for lane in range(LANES):
-                    angle, exponential = _philox(path[lane], number, key)
-                    increment = spread * _stable(angle, exponential, index)
+                    increment = spread * drawn[lane]
                     moved = keep * w[c, lane] + increment
                     w[c, lane] = moved
                     up = moved * above
@@ -398,10 +444,7 @@ def _euler_maruyama(
                 left += left_by[lane] != int32(0)
             if left == LANES:
                 break
-        state[:, first : first + LANES] = w
-        exit_step[first : first + LANES] = left_at
-        exit_coordinate[first : first + LANES] = left_by
-        exit_jump[first : first + LANES] = left_with
+        _store(w, state, first)
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -428,8 +471,9 @@ def _time_of(
     return (starts[segment] ** power + inside) ** (1 / power)
 
 
-@njit(fastmath=True, error_model="numpy", parallel=True, cache=True)
+@njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def _jump_by_jump(
+    blocks: tuple[int, int],
     state: np.ndarray,
     paths: np.ndarray,
     time: np.ndarray,
@@ -457,27 +501,32 @@ def _jump_by_jump(
     ``due`` (N, P) is the clock (:meth:`Schedule.clock`) at which each coordinate's next large jump
     falls. Event 0 only draws the first of them. Between jumps the drift shrinks a coordinate by
     exp(-curvature * wait), and the small jumps, where ``diffusion`` (variance per unit of clock) is
-    positive, add a Gaussian. A Gaussian path that came and went across an edge in between is caught
-    with the probability that a Brownian bridge, to which time change turns the process, touches the
-    straight line under the edge; such an exit is dated at the start of the interval.
+    positive, add a Gaussian. Its path in between may have touched an edge: a change of time turns
+    it into a Brownian bridge and the edge into b sqrt(1 + 2 h tau), whose tangent at tau = 0 it
+    touches with a known chance. Such an exit is dated at the start of the interval.
     """
     dimensions = alpha.size
-    for block in prange(paths.size // LANES):
+    w = np.empty((dimensions, LANES), np.float32)
+    next_due = np.empty((dimensions, LANES), np.float64)
+    words = np.empty((2, LANES), np.uint32)
+    work = np.empty((2, LANES), np.float32)
+    normal = np.empty(LANES, np.float32)
+    at = np.empty(LANES, np.float64)
+    soonest = np.empty(LANES, np.float64)
+    which = np.empty(LANES, np.int32)
+    pushed = np.empty(LANES, np.float32)
+    crossed = np.empty(LANES, np.int32)
+    worst = np.empty(LANES, np.float32)
+    where = np.empty(LANES, np.int32)
+    jump = np.empty(LANES, np.float32)
+    for block in range(blocks[0], blocks[1]):
         first = block * LANES
-        at = np.empty(LANES, np.float64)
-        soonest = np.empty(LANES, np.float64)
-        which = np.empty(LANES, np.int32)
-        pushed = np.empty(LANES, np.float32)
-        crossed = np.empty(LANES, np.int32)
-        worst = np.empty(LANES, np.float32)
-        where = np.empty(LANES, np.int32)
-        jump = np.empty(LANES, np.float32)
-        w = state[:, first : first + LANES].copy()
-        next_due = due[:, first : first + LANES].copy()
-        path = paths[first : first + LANES].copy()
-        now = time[first : first + LANES].copy()
-        left_by = exit_coordinate[first : first + LANES].copy()
-        left_with = exit_jump[first : first + LANES].copy()
+        _load(w, state, first)
+        _load(next_due, due, first)
+        path = paths[first : first + LANES]
+        now = time[first : first + LANES]
+        left_by = exit_coordinate[first : first + LANES]
+        left_with = exit_jump[first : first + LANES]
         for event in range(events):
             number = uint32(first_event + event)
             opening = number == uint32(0)
@@ -516,8 +565,8 @@ def _jump_by_jump(
                             )
                     small = diffusion[c]
                     twice = float32(2) * curvature[c]
-                    key = keys[3 * c + 1]
-                    bridge_key = keys[3 * c + 2]
+                    _draw_stable(normal, path, number, keys[3 * c + 1], float32(2), words, work)
+                    key = keys[3 * c + 2]
                     for lane in range(LANES):
                         wait = float32(soonest[lane] - now[lane])
                         # (1 - exp(-x))/x: how much of the variance survives the drift.
@@ -525,21 +574,24 @@ def _jump_by_jump(
                         shrunk = (float32(1) - _exp2(x * float32(-1.442695041))) / x
                         shrunk = shrunk if x > float32(1e-3) else float32(1) - float32(0.5) * x
                         variance = small * pushed[lane] * shrunk + float32(1e-30)
-                        angle, exponential = _philox(path[lane], number, key)
                         # A stable variable of alpha = 2 has variance 2.
-                        normal = _stable(angle, exponential, float32(2))
-                        pushed[lane] = math.sqrt(float32(0.5) * variance) * normal
+                        pushed[lane] = math.sqrt(float32(0.5) * variance) * normal[lane]
                         kept = _exp2(slow * wait)
                         before = w[c, lane]
                         after = kept * before + pushed[lane]
-                        steep = float32(-2.885390082) * kept / variance
-                        word, _ = _philox(path[lane], number, bridge_key)
+                        steep = float32(-2.885390082) / variance
+                        tangent = float32(0.5) * (float32(1) - kept) * (float32(1) - kept)
+                        word, _ = _philox(path[lane], number, key)
                         uniform = (float32(word) + float32(0.5)) * _TWO_TO_MINUS_32
                         # An infinite edge has reciprocal 0: no chance to touch it.
-                        gap = (float32(1) - before * above) * (float32(1) - after * above)
-                        up = _exp2(steep * gap / (above * above + float32(1e-30)))
-                        gap = (float32(1) - before * below) * (float32(1) - after * below)
-                        down = _exp2(steep * gap / (below * below + float32(1e-30)))
+                        room = float32(1) - after * above
+                        room = kept * room + tangent if room > float32(0) else float32(0)
+                        room *= float32(1) - before * above
+                        up = _exp2(steep * room / (above * above + float32(1e-30)))
+                        room = float32(1) - after * below
+                        room = kept * room + tangent if room > float32(0) else float32(0)
+                        room *= float32(1) - before * below
+                        down = _exp2(steep * room / (below * below + float32(1e-30)))
                         touched = (uniform < up + down) & (crossed[lane] == int32(0))
                         side = name if up > down else -name
                         crossed[lane] = side if touched else crossed[lane]
@@ -584,26 +636,37 @@ def _jump_by_jump(
                 left += left_by[lane] != int32(0)
             if left == LANES:
                 break
-        state[:, first : first + LANES] = w
-        due[:, first : first + LANES] = next_due
-        time[first : first + LANES] = now
-        exit_coordinate[first : first + LANES] = left_by
-        exit_jump[first : first + LANES] = left_with
+        _store(w, state, first)
+        _store(next_due, due, first)
 
 
 # --- the simulators -------------------------------------------------------------------------------
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Run the kernels on ``count`` threads (all by default), and restore the setting."""
-    before = numba.get_num_threads()
-    if count is not None:
-        numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+def _team(threads: int | None) -> Iterator[Team]:
+    """Something that runs a kernel over blocks of lanes on ``threads`` threads, by default all.
+
+    The kernels release the interpreter's lock. Against numba's own threads this halves the time of
+    compilation, and leaves no setting of the process changed.
+    """
+    count = max(1, threads or os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+
+        def run(kernel: Callable[..., None], lanes: int, *arguments: object) -> None:
+            blocks = lanes // LANES
+            parts = min(count, blocks)
+            edges = [blocks * part // parts for part in range(parts + 1)]
+            if parts == 1:
+                kernel((0, blocks), *arguments)
+                return
+            futures = [
+                pool.submit(kernel, piece, *arguments) for piece in itertools.pairwise(edges)
+            ]
+            for future in futures:
+                future.result()
+
+        yield run
 
 
 def _whole_blocks(members: np.ndarray) -> np.ndarray:
@@ -611,11 +674,16 @@ def _whole_blocks(members: np.ndarray) -> np.ndarray:
     return np.resize(members, -(-members.size // LANES) * LANES)
 
 
-def _start(start: Values, system: LevySystem, paths: int) -> np.ndarray:
+def _start(
+    start: Values, system: LevySystem, paths: int, box: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Positions (N, paths) at time 0."""
     if paths < 1:
         raise ValueError(f"paths = {paths}: at least one path")
-    point = _per_coordinate("start", start, system.dimensions).astype(np.float32)
-    return np.repeat(point[:, None], paths, axis=1)
+    point = _per_coordinate("start", start, system.dimensions)
+    if not np.all((point > box[0]) & (point < box[1])):
+        raise ValueError(f"start = {start}: must be inside the box")
+    return np.repeat(point.astype(np.float32)[:, None], paths, axis=1)
 
 
 def _decay(system: LevySystem, step: float) -> np.ndarray:
@@ -644,8 +712,10 @@ class _Walkers:
         box: tuple[np.ndarray, np.ndarray],
         step: float,
         seed: int,
+        team: Team,
     ) -> None:
         self.system = system
+        self.team = team
         self.step = step
         self.paths = np.arange(state.shape[1])
         self.decay = _decay(system, step)
@@ -682,7 +752,9 @@ class _Walkers:
             self.state[:, self.left_by != 0] = 0
 
     def _noise(self, first_step: int, scale: np.ndarray) -> None:
-        _euler_maruyama(
+        self.team(
+            _euler_maruyama,
+            self.counter.size,
             self.state,
             self.counter,
             first_step,
@@ -738,12 +810,13 @@ def simulate_paths(
     """
     if steps < 1 or steps % every:
         raise ValueError(f"steps = {steps}: must be a positive multiple of every = {every}")
-    state = _start(start, system, paths)
-    everywhere = np.full(system.dimensions, np.inf)
-    walkers = _Walkers(system, state, (-everywhere, everywhere), step, seed)
+    edges = np.full(system.dimensions, np.inf)
+    everywhere = (-edges, edges)
+    state = _start(start, system, paths, everywhere)
     kept = np.empty((steps // every + 1, *state.shape), dtype=np.float32)
     kept[0] = state
-    with _threads(threads):
+    with _team(threads) as team:
+        walkers = _Walkers(system, state, everywhere, step, seed, team)
         for index in range(1, len(kept)):
             walkers.advance((index - 1) * every, every)
             kept[index] = walkers.state[:, :paths]
@@ -779,12 +852,13 @@ def first_exit(
         ValueError: a box without the origin inside, or a step that is too long.
     """
     box = _box(lower, upper, system.dimensions)
-    walkers = _Walkers(system, _start(start, system, paths), box, step, seed)
+    state = _start(start, system, paths, box)
     steps = np.full(paths, max_steps)
     signed = np.zeros(paths, dtype=np.int32)
     jump = np.zeros(paths)
     done = 0
-    with _threads(threads):
+    with _team(threads) as team:
+        walkers = _Walkers(system, state, box, step, seed, team)
         while done < max_steps and walkers.paths.size:
             count = min(_STEPS_A_CALL, max_steps - done)
             walkers.advance(done, count)
@@ -871,10 +945,10 @@ def first_exit_by_jumps(
     signed = np.zeros(paths, dtype=np.int32)
     jump = np.zeros(paths)
     members = np.arange(paths)
-    state, time = _start(start, system, paths), np.zeros(paths)
+    state, time = _start(start, system, paths, (low, high)), np.zeros(paths)
     due = np.zeros(state.shape)
     done = 0
-    with _threads(threads):
+    with _team(threads) as team:
         while done <= max_events and members.size:
             lanes = _whole_blocks(np.arange(members.size))
             state, due = np.ascontiguousarray(state[:, lanes]), np.ascontiguousarray(due[:, lanes])
@@ -885,7 +959,8 @@ def first_exit_by_jumps(
             # Event 0 opens the waiting times, hence one more than max_events.
             count = min(_EVENTS_A_CALL, max_events + 1 - done)
             counter = members[lanes].astype(np.uint32)
-            _jump_by_jump(state, counter, time, due, done, count, *fixed, left_by, left_with)
+            arrays = (state, counter, time, due, done, count, *fixed, left_by, left_with)
+            team(_jump_by_jump, lanes.size, *arrays)
             done += count
             own = left_by[: members.size]
             exit_time[members] = time[: members.size]

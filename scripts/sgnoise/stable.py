@@ -1,12 +1,13 @@
 """The symmetric alpha-stable (SaS) law: density, distribution function and random numbers.
 
-Parameterisation: characteristic function exp(-|scale u|^alpha), 0 < alpha <= 2. At alpha = 2 it is the
-normal law of standard deviation scale * sqrt(2), at alpha = 1 the Cauchy law.
+Parameterisation: characteristic function exp(-|scale u|^alpha), 0 < alpha <= 2. At alpha = 2 it is
+the normal law of standard deviation scale * sqrt(2), at alpha = 1 the Cauchy law.
 
 The density is f = G + (2 - alpha) q, where G is the density at alpha = 2. What is tabulated is
-q (1 + x^2), smooth in both x and alpha up to the boundary alpha = 2: a quintic spline with knots every 1/96 in alpha and ln(2)/16 in ln|x| reproduces f to 3e-8 relative up to
-|x| = 1e6; beyond it the tail series takes over. The survival function has a table of the same kind.
-The tables are computed when first needed (a fraction of a second); none is shipped.
+q (1 + x^2), smooth in both x and alpha up to the boundary alpha = 2: a quintic spline with knots
+every 1/96 in alpha and ln(2)/16 in ln|x| reproduces f to 3e-8 relative up to |x| = 2^20; beyond it
+the tail series takes over. The survival function has a table of the same kind. The tables are
+computed when first needed (a fraction of a second); none is shipped.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _Array = NDArray[np.float64]
 def _central(x: _Array, alpha: _Array) -> tuple[_Array, _Array]:
     """q and (survival - normal survival)/(2 - alpha) for |x| < 30, from the Fourier integral.
 
-    The path of integration is turned into the complex plane, t = s exp(i pi/8), where exp(i x t) decays,
-    and s = exp(v - exp(-v)) makes the trapezoid rule converge exponentially (error below 1e-13).
+    The path of integration is turned into the complex plane, t = s exp(i pi/8), where exp(i x t)
+    decays, and s = exp(v - exp(-v)) makes the trapezoid rule converge exponentially (to 1e-13).
 
     Args:
         x: (K,) positive points.
@@ -79,30 +80,39 @@ def _outer(x: _Array, alpha: _Array) -> tuple[_Array, _Array]:
     return density, survival
 
 
-def _spline(values: _Array) -> _Array:
+def _spline(values: _Array, size: _Array | None = None) -> _Array:
     """Coefficients (n + 4, ...) of the quintic spline through (n, ...) values on a uniform grid.
 
     Not-a-knot: the fifth derivative does not jump at the two knots next to each end.
+
+    Args:
+        values: at the knots.
+        size: (n,) rough size of the values where it varies by many orders of magnitude; rounding
+            errors are then relative to it and not to the largest.
     """
     n = len(values)
+    size = np.ones(n) if size is None else size
+    padded = np.pad(size, (2, 2), mode="edge")
     matrix = np.zeros((n + 4, n + 4))
     for j in range(n):
         matrix[j, j : j + 5] = np.array([1.0, 26.0, 66.0, 26.0, 1.0]) / 120.0
     jump = np.array([1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0])
     for row, first in enumerate((0, 1, n - 4, n - 3)):
         matrix[n + row, first : first + 7] = jump
-    right = np.concatenate([values, np.zeros((4, *values.shape[1:]))])
-    return np.linalg.solve(matrix, right)
+    right = np.concatenate([(values.T / size).T, np.zeros((4, *values.shape[1:]))])
+    matrix[:n] *= padded / size[:, None]
+    matrix[n:] *= padded / padded.mean()
+    return (np.linalg.solve(matrix, right).T * padded).T
 
 
 def _lagrange() -> _Array:
-    """(6 nodes, 6 powers): the polynomials that are 1 at one of -2.5 ... 2.5 and 0 at the others."""
+    """(6 nodes, 6 powers): polynomials that are 1 at one of -2.5 ... 2.5 and 0 at the others."""
     nodes = np.arange(6) - 2.5
     return np.linalg.inv(np.vander(nodes, increasing=True)).T.copy()
 
 
 def _fold() -> _Array:
-    """(6, steps): Lagrange polynomials in x^2 for nodes ``FOLD_STEPS`` below the fold, at every step below."""
+    """(6, steps): Lagrange polynomials in x^2 with nodes at ``FOLD_STEPS``, at every step below."""
     nodes = 4.0 ** (-np.array(kernels.FOLD_STEPS) / kernels.PER_OCTAVE)
     x2 = 4.0 ** (-np.arange(kernels.KEEP_LOW + kernels.KEEP_HIGH + 8) / kernels.PER_OCTAVE)
     factors = np.ones((6, x2.size))
@@ -138,16 +148,18 @@ def tables() -> kernels.Tables:
     median = _quantile_of_magnitude(0.5, x, full)
     density *= 1.0 + x * x
     survival *= np.sqrt(1.0 + x * x)
+    size = (1.0 + x * x) ** (0.5 - 0.5 * 1.25)  # of both at the middle alpha
     log_z = np.arange(
         kernels.BESSEL_LOW, kernels.BESSEL_HIGH + 0.5 * kernels.BESSEL_STEP, kernels.BESSEL_STEP
     )
     return kernels.Tables(
-        density=np.ascontiguousarray(_spline(_spline(density).T).T),
-        tail=np.ascontiguousarray(_spline(_spline(survival).T).T),
+        density=np.ascontiguousarray(_spline(_spline(density).T, size).T),
+        tail=np.ascontiguousarray(_spline(_spline(survival).T, size).T),
         ratio=_quantile_of_magnitude(0.9, x, full) - median,
         median=median,
         bessel=_spline(np.log(k1e(np.exp(log_z)))),
-        octaves=4.0 ** (np.arange(kernels.KEEP_LOW + kernels.KEEP_HIGH_ALL + 8) / kernels.PER_OCTAVE),
+        octaves=4.0
+        ** (np.arange(kernels.KEEP_LOW + kernels.KEEP_HIGH_ALL + 8) / kernels.PER_OCTAVE),
         lagrange=_lagrange(),
         fold=_fold(),
     )
@@ -156,7 +168,9 @@ def tables() -> kernels.Tables:
 def _evaluate(kind: int, x: ArrayLike, alpha: ArrayLike, scale: ArrayLike) -> _Array:
     values, alphas, scales = (np.asarray(v, dtype=np.float64) for v in (x, alpha, scale))
     if np.any(~((alphas >= ALPHA_MIN) & (alphas <= 2.0))):
-        raise ValueError(f"alpha must be in [{ALPHA_MIN}, 2], but it has values outside; clip or drop them")
+        raise ValueError(
+            f"alpha must be in [{ALPHA_MIN}, 2], but it has values outside; clip or drop them"
+        )
     if np.any(~((scales > 0.0) & np.isfinite(scales))):
         raise ValueError("scale must be positive and finite, but it has other values; drop them")
     shape = np.broadcast_shapes(values.shape, alphas.shape, scales.shape)
@@ -165,10 +179,10 @@ def _evaluate(kind: int, x: ArrayLike, alpha: ArrayLike, scale: ArrayLike) -> _A
         rows, form = standard.reshape(1, -1), alphas.reshape(1).copy()
     else:
         rows, form = standard.reshape(-1, 1), np.array(np.broadcast_to(alphas, shape)).reshape(-1)
-    out = np.empty(rows.shape)
     ones, zeros = np.ones(len(form)), np.zeros(len(form))
-    kernels.law_rows(kernels.STABLE, kind, rows, form, ones, zeros, tables(), out)
-    out = out.reshape(shape)
+    flat = np.empty(rows.shape)
+    kernels.law_rows(kernels.STABLE, kind, rows, form, ones, zeros, tables(), flat)
+    out = flat.reshape(shape)
     return out - np.log(scales) if kind == 0 else out
 
 
@@ -192,7 +206,7 @@ def pdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
 
 
 def cdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
-    """Distribution function of the SaS law at ``x``, absolute error below 1e-7; arguments as for ``logpdf``."""
+    """Distribution function of the SaS law at ``x``, to 1e-7; arguments as for ``logpdf``."""
     return _evaluate(1, x, alpha, scale)
 
 

@@ -42,7 +42,8 @@ def resampled_totals(
 def mean_interval(events: np.ndarray, exposure: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of the mean from bootstrap totals; may be infinite above.
 
-    Measured on exponential times (tests): covers in 93 % of cases at 50 replicas, 94 % at 100.
+    Of exponential times it covers the mean in 93 % of samples of 25 replicas, in 94 % of samples of
+    50 or 100 (measured on 2500 samples each; where it misses it is more often too low).
     """
     means = exponential_mean(events, exposure)
     # Order statistics and not interpolation, which makes NaN of infinities.

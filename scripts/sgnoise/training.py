@@ -30,7 +30,7 @@ from sgnoise.datasets import Dataset, unknown_name
 
 logger = logging.getLogger("sgnoise")
 
-OPTIMISERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam")
 
 _EVALUATION_BATCH = 512
 
@@ -47,8 +47,8 @@ class TrainingSettings:
         optimizer: ``sgd`` or ``adam``.
         momentum: of ``sgd``.
         weight_decay: of either.
-        milestones: epochs from which on, they included, the learning rate is multiplied by
-            ``decay`` (once for each).
+        milestones: epochs after which the learning rate is multiplied by ``decay`` (once for each):
+            with milestone 5, epoch 6 is the first at the new rate.
         decay: see ``milestones``.
     """
 
@@ -63,8 +63,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        if self.optimizer not in OPTIMISERS:
-            raise ValueError(f"training: optimizer {self.optimizer!r} is none of {OPTIMISERS}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"training: optimizer {self.optimizer!r} is none of {OPTIMIZERS}")
         if self.optimizer != "sgd" and self.momentum:
             raise ValueError("training: momentum is an option of 'sgd' only")
         for name, smallest in (("epochs", 0), ("batch_size", 1)):
@@ -92,7 +92,7 @@ class TrainingSettings:
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
-        passed = sum(epoch >= milestone for milestone in self.milestones)
+        passed = sum(epoch > milestone for milestone in self.milestones)
         return self.learning_rate * self.decay**passed
 
 
