@@ -141,18 +141,16 @@ def data_paths():
     return paths + [
         f"{RESULTS}/sde/exit_axis.parquet",
         f"{RESULTS}/sde/exit_time.parquet",
+        f"{RESULTS}/sde/covariance.parquet",
     ]
 
 
 def parent_files(wildcards):
-    """The checkpoint and training curve from which a run goes on, if it does not start afresh."""
+    """The checkpoint from which a run goes on, if it does not start afresh."""
     parent = RUNS[wildcards.run].get("start_from")
     if parent is None:
         return {}
-    return {
-        "parent_model": run_file(parent, "model.safetensors"),
-        "parent_training": run_file(parent, "training.parquet"),
-    }
+    return {"parent_model": run_file(parent, "model.safetensors")}
 
 
 def figure_outputs(number):

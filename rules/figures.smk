@@ -89,7 +89,6 @@ rule plot_figure_3:
         mem_mb=1000,
         runtime=10,
     params:
-        batch_size=FIGURES["histograms"]["batch_size"],
         choose="random",
         seed=seed("figure", 3),
         code=code("plot_histograms.py"),
@@ -112,7 +111,6 @@ use rule plot_figure_3 as plot_figure_4 with:
     benchmark:
         f"{RESULTS}/benchmarks/figures/figure_4.tsv"
     params:
-        batch_size=FIGURES["histograms"]["batch_size"],
         choose="random",
         seed=seed("figure", 4),
         code=code("plot_histograms.py"),
@@ -133,7 +131,6 @@ use rule plot_figure_3 as plot_figure_5 with:
     benchmark:
         f"{RESULTS}/benchmarks/figures/figure_5.tsv"
     params:
-        batch_size=FIGURES["histograms"]["batch_size"],
         choose="first_layers",
         seed=seed("figure", 5),
         code=code("plot_histograms.py"),
@@ -161,7 +158,6 @@ rule plot_figure_7:
     params:
         labels=FIGURES["alpha_by_network"]["runs"],
         batch_size=FIGURES["alpha_by_network"]["batch_size"],
-        seed=seed("figure", 7),
         code=code("plot_alpha_by_network.py"),
     script:
         "../scripts/plot_alpha_by_network.py"

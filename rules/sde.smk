@@ -44,11 +44,35 @@ rule simulate_exit_time:
         "../scripts/simulate_exit_time.py"
 
 
+rule check_covariance:
+    """The covariance of the noise around a minimum beside Proposition 3.4, with exact Hessians."""
+    output:
+        covariance=f"{RESULTS}/sde/covariance.parquet",
+    log:
+        f"{RESULTS}/logs/check_covariance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_covariance.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        study=STUDY,
+        covariance=SETTINGS["sde"]["covariance"],
+        seed=seed("sde", "covariance"),
+        code=code("check_covariance.py"),
+    script:
+        "../scripts/check_covariance.py"
+
+
 rule compare_theory:
     """Each lemma, proposition, theorem and corollary beside the simulation, with a verdict."""
     input:
         exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
         exit_time=f"{RESULTS}/sde/exit_time.parquet",
+        covariance=f"{RESULTS}/sde/covariance.parquet",
     output:
         theorems=report(
             f"{RESULTS}/tables/theorems.csv",
@@ -68,6 +92,7 @@ rule compare_theory:
         runtime=60,
     params:
         study=STUDY,
+        rho=SETTINGS["sde"]["exit_time"]["rho"],
         seed=seed("sde", "theory"),
         code=code("compare_theory.py"),
     script:

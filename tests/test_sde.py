@@ -307,13 +307,13 @@ Simulator = Callable[..., Exits]
 
 
 def by_steps(**changes: int) -> Exits:
-    settings = {"paths": 300, "seed": SEED, "threads": 1} | changes
-    return first_exit(SYSTEM, -1.0, 1.0, step=0.01, max_steps=2_000, **settings)  # type: ignore[arg-type]
+    options = {"paths": 300, "seed": SEED, "threads": 1} | changes
+    return first_exit(SYSTEM, -1.0, 1.0, step=0.01, max_steps=2_000, **options)
 
 
 def by_jumps(**changes: int) -> Exits:
-    settings = {"paths": 300, "seed": SEED, "threads": 1} | changes
-    return first_exit_by_jumps(SYSTEM, -1.0, 1.0, cutoff=0.1, max_events=500, **settings)  # type: ignore[arg-type]
+    options = {"paths": 300, "seed": SEED, "threads": 1} | changes
+    return first_exit_by_jumps(SYSTEM, -1.0, 1.0, cutoff=0.1, max_events=500, **options)  # type: ignore[arg-type]
 
 
 def assert_same(first: Exits, second: Exits) -> None:
@@ -328,7 +328,6 @@ def test_threads_and_chunks_change_nothing(
     whole = simulate()
     assert_same(whole, simulate(threads=3))
     monkeypatch.setattr(sde, "_STEPS_A_CALL", 7)
-    monkeypatch.setattr(sde, "_EVENTS_A_CALL", 3)
     assert_same(whole, simulate(threads=2))
 
 

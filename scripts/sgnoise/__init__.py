@@ -1,1 +1,1 @@
-"""Stochastic gradient noise: measuring it, fitting laws to it, and following what it does to SGD."""
+"""Stochastic gradient noise: measuring it, fitting laws to it, and what it does to SGD."""

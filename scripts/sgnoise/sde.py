@@ -44,7 +44,6 @@ Values = float | np.ndarray  # one number for all coordinates, or (N,)
 LANES = 64
 
 _STEPS_A_CALL = 256
-_EVENTS_A_CALL = 16
 
 _HALF_PI = float32(math.pi / 2)
 _PI = float32(math.pi)
@@ -359,6 +358,25 @@ def _draw_stable(
         drawn[lane] *= _exp2(ratio[lane])
 
 
+@njit(fastmath=True, error_model="numpy")
+def _draw_normal(
+    drawn: np.ndarray, path: np.ndarray, number: np.ndarray, key: int, words: np.ndarray
+) -> None:
+    """Fill ``drawn`` (LANES,) with standard normal variables: sin(V) sqrt(2 W).
+
+    It is the formula of :func:`_draw_stable` at alpha = 2, divided by the root of its variance.
+    """
+    angle, wait = words[0], words[1]
+    for lane in range(LANES):
+        angle[lane], wait[lane] = _philox(path[lane], number[lane], key)
+    for lane in range(LANES):
+        drawn[lane] = math.sqrt(_exponential(wait[lane]) * float32(2 * 0.6931471806))
+    for lane in range(LANES):
+        v = (float32(uint32(angle[lane] >> uint32(1))) + float32(0.5)) * (_PI * _TWO_TO_MINUS_32)
+        sine = _sine(v)
+        drawn[lane] *= sine if angle[lane] & uint32(1) else -sine
+
+
 @_inlined
 def _load(lanes: np.ndarray, every: np.ndarray, first: int) -> None:
     """Copy a block of (N, P) ``every`` to (N, LANES) ``lanes``, which is contiguous."""
@@ -473,13 +491,9 @@ def _time_of(
 
 @njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def _jump_by_jump(
-    blocks: tuple[int, int],
-    state: np.ndarray,
-    paths: np.ndarray,
-    time: np.ndarray,
-    due: np.ndarray,
-    first_event: int,
-    events: int,
+    paths: tuple[int, int],
+    start: np.ndarray,
+    max_events: int,
     curvature: np.ndarray,
     alpha: np.ndarray,
     rate: np.ndarray,
@@ -493,151 +507,177 @@ def _jump_by_jump(
     inverse_lower: np.ndarray,
     inverse_upper: np.ndarray,
     keys: np.ndarray,
+    exit_time: np.ndarray,
     exit_coordinate: np.ndarray,
     exit_jump: np.ndarray,
 ) -> None:
-    """Advance (N, P) ``state`` in place by ``events`` large jumps a path; P is a multiple of LANES.
+    """Take the paths from paths[0] to paths[1] to their exits, from one large jump to the next.
 
-    ``due`` (N, P) is the clock (:meth:`Schedule.clock`) at which each coordinate's next large jump
-    falls. Event 0 only draws the first of them. Between jumps the drift shrinks a coordinate by
-    exp(-curvature * wait), and the small jumps, where ``diffusion`` (variance per unit of clock) is
-    positive, add a Gaussian. Its path in between may have touched an edge: a change of time turns
-    it into a Brownian bridge and the edge into b sqrt(1 + 2 h tau), whose tangent at tau = 0 it
-    touches with a known chance. Such an exit is dated at the start of the interval.
+    A lane that is done takes up the next path at once. ``due`` holds the clock
+    (:meth:`Schedule.clock`) at which each coordinate's next large jump falls; a path's event 0 only
+    draws the first of them. Between jumps the drift shrinks a coordinate by exp(-curvature * wait),
+    and the small jumps, where ``diffusion`` (variance per unit of clock) is positive, add a
+    Gaussian. Its path in between may have touched an edge: a change of time turns it into a
+    Brownian bridge and the edge into b sqrt(1 + 2 h tau), whose tangent at tau = 0 it touches with
+    a known chance. Such an exit is dated at the start of the interval.
     """
     dimensions = alpha.size
     w = np.empty((dimensions, LANES), np.float32)
-    next_due = np.empty((dimensions, LANES), np.float64)
+    due = np.empty((dimensions, LANES), np.float64)
     words = np.empty((2, LANES), np.uint32)
-    work = np.empty((2, LANES), np.float32)
-    normal = np.empty(LANES, np.float32)
+    path = np.empty(LANES, np.uint32)
+    number = np.empty(LANES, np.uint32)
+    busy = np.empty(LANES, np.bool_)
+    now = np.empty(LANES, np.float64)
     at = np.empty(LANES, np.float64)
     soonest = np.empty(LANES, np.float64)
     which = np.empty(LANES, np.int32)
+    wait = np.empty(LANES, np.float32)
+    kept = np.empty(LANES, np.float32)
     pushed = np.empty(LANES, np.float32)
+    steep = np.empty(LANES, np.float32)
+    normal = np.empty(LANES, np.float32)
     crossed = np.empty(LANES, np.int32)
     worst = np.empty(LANES, np.float32)
     where = np.empty(LANES, np.int32)
     jump = np.empty(LANES, np.float32)
-    for block in range(blocks[0], blocks[1]):
-        first = block * LANES
-        _load(w, state, first)
-        _load(next_due, due, first)
-        path = paths[first : first + LANES]
-        now = time[first : first + LANES]
-        left_by = exit_coordinate[first : first + LANES]
-        left_with = exit_jump[first : first + LANES]
-        for event in range(events):
-            number = uint32(first_event + event)
-            opening = number == uint32(0)
-            for c in range(dimensions):
+    upcoming, running = paths[0], 0
+    for lane in range(LANES):
+        busy[lane] = upcoming < paths[1]
+        path[lane] = uint32(upcoming)
+        number[lane] = uint32(0)
+        now[lane] = 0.0
+        for c in range(dimensions):
+            w[c, lane] = start[c]
+            due[c, lane] = 0.0
+        if busy[lane]:
+            upcoming += 1
+            running += 1
+    while running > 0:
+        for c in range(dimensions):
+            if starts.size == 1 and power[c] == 1.0:
+                for lane in range(LANES):
+                    at[lane] = due[c, lane]
+            else:
+                for lane in range(LANES):
+                    at[lane] = _time_of(due[c, lane], starts, lived[c], weight[c], power[c])
+            for lane in range(LANES):
+                earlier = (c == 0) | (at[lane] < soonest[lane])
+                soonest[lane] = at[lane] if earlier else soonest[lane]
+                which[lane] = int32(c) if earlier else which[lane]
+        for lane in range(LANES):
+            wait[lane] = float32(soonest[lane] - now[lane])
+            worst[lane] = float32(1)
+            where[lane] = int32(0)
+            jump[lane] = float32(0)
+            crossed[lane] = int32(0)
+        for c in range(dimensions):
+            slow = curvature[c] * float32(-1.442695041)
+            below = inverse_lower[c]
+            above = inverse_upper[c]
+            name = int32(c + 1)
+            for lane in range(LANES):
+                kept[lane] = _exp2(slow * wait[lane])
+            if diffusion[c] > float32(0):
                 if starts.size == 1 and power[c] == 1.0:
                     for lane in range(LANES):
-                        at[lane] = next_due[c, lane]
+                        pushed[lane] = wait[lane]
                 else:
                     for lane in range(LANES):
-                        at[lane] = _time_of(
-                            next_due[c, lane], starts, lived[c], weight[c], power[c]
+                        pushed[lane] = float32(
+                            _clock(soonest[lane], starts, lived[c], weight[c], power[c])
+                            - _clock(now[lane], starts, lived[c], weight[c], power[c])
                         )
+                _draw_normal(normal, path, number, keys[3 * c + 1], words)
+                small = diffusion[c]
+                twice = float32(2) * curvature[c]
                 for lane in range(LANES):
-                    earlier = (c == 0) | (at[lane] < soonest[lane])
-                    soonest[lane] = at[lane] if earlier else soonest[lane]
-                    which[lane] = int32(c) if earlier else which[lane]
+                    # (1 - exp(-x))/x: how much of the variance survives the drift.
+                    x = twice * wait[lane]
+                    shrunk = (float32(1) - kept[lane] * kept[lane]) / x
+                    shrunk = shrunk if x > float32(1e-3) else float32(1) - float32(0.5) * x
+                    variance = small * pushed[lane] * shrunk + float32(1e-30)
+                    pushed[lane] = math.sqrt(variance) * normal[lane]
+                    steep[lane] = float32(-2.885390082) / variance
+                key = keys[3 * c + 2]
+                # An infinite edge has reciprocal 0: no chance to touch it.
+                far_up = float32(1) / (above * above + float32(1e-30))
+                far_down = float32(1) / (below * below + float32(1e-30))
+                for lane in range(LANES):
+                    before = w[c, lane]
+                    after = kept[lane] * before + pushed[lane]
+                    tangent = float32(1) - kept[lane]
+                    tangent *= float32(0.5) * tangent
+                    room = float32(1) - after * above
+                    room = kept[lane] * room + tangent if room > float32(0) else float32(0)
+                    room *= float32(1) - before * above
+                    up = _exp2(steep[lane] * room * far_up)
+                    room = float32(1) - after * below
+                    room = kept[lane] * room + tangent if room > float32(0) else float32(0)
+                    room *= float32(1) - before * below
+                    down = _exp2(steep[lane] * room * far_down)
+                    word, _ = _philox(path[lane], number[lane], key)
+                    uniform = (float32(word) + float32(0.5)) * _TWO_TO_MINUS_32
+                    touched = (uniform < up + down) & (crossed[lane] == int32(0))
+                    side = name if up > down else -name
+                    crossed[lane] = side if touched else crossed[lane]
+            else:
+                for lane in range(LANES):
+                    pushed[lane] = float32(0)
+            least = cutoff[c]
+            inverse = float32(1) / alpha[c]
+            beyond = (least * inverse_largest[c]) ** alpha[c]
+            mean_wait = float32(0.6931471806) / rate[c]
+            key = keys[3 * c]
             for lane in range(LANES):
-                worst[lane] = float32(1)
-                where[lane] = int32(0)
-                jump[lane] = float32(0)
-                crossed[lane] = int32(0)
+                words[0, lane], words[1, lane] = _philox(path[lane], number[lane], key)
+            for lane in range(LANES):
+                mine = which[lane] == int32(c)
+                opening = number[lane] == uint32(0)
+                longer = mean_wait * _exponential(words[1, lane])
+                due[c, lane] += float64(longer) if mine | opening else 0.0
+            for lane in range(LANES):
+                mine = (which[lane] == int32(c)) & (number[lane] != uint32(0))
+                word = words[0, lane]
+                tail = (float32(uint32(word >> uint32(1))) + float32(0.5)) * float32(2.0**-31)
+                tail = beyond + (float32(1) - beyond) * tail
+                size = least * _exp2(-_log2(tail) * inverse)
+                size = size if mine else float32(0)
+                moved = w[c, lane] * kept[lane] + pushed[lane]
+                moved += size if word & uint32(1) else -size
+                w[c, lane] = moved
+                up = moved * above
+                down = moved * below
+                depth = max(up, down)
+                outside = depth >= worst[lane]
+                worst[lane] = depth if outside else worst[lane]
+                where[lane] = (name if up > down else -name) if outside else where[lane]
+                jump[lane] = size if outside else jump[lane]
+        for lane in range(LANES):
+            early = crossed[lane] != int32(0)
+            now[lane] = now[lane] if early else soonest[lane]
+            jump[lane] = float32(0) if early else jump[lane]
+            where[lane] = crossed[lane] if early else where[lane]
+            number[lane] = uint32(number[lane] + uint32(1))
+        for lane in range(LANES):
+            # Event 0 opens the waiting times, hence one more than max_events.
+            if not busy[lane] or (where[lane] == 0 and number[lane] <= max_events):
+                continue
+            mine = path[lane]
+            exit_time[mine] = now[lane]
+            exit_coordinate[mine] = where[lane]
+            exit_jump[mine] = jump[lane]
+            if upcoming < paths[1]:
+                path[lane] = uint32(upcoming)
+                upcoming += 1
+            else:
+                busy[lane] = False
+                running -= 1
+            number[lane] = uint32(0)
+            now[lane] = 0.0
             for c in range(dimensions):
-                slow = curvature[c] * float32(-1.442695041)
-                below = inverse_lower[c]
-                above = inverse_upper[c]
-                name = int32(c + 1)
-                if diffusion[c] > float32(0):
-                    if starts.size == 1 and power[c] == 1.0:
-                        for lane in range(LANES):
-                            pushed[lane] = float32(soonest[lane] - now[lane])
-                    else:
-                        for lane in range(LANES):
-                            pushed[lane] = float32(
-                                _clock(soonest[lane], starts, lived[c], weight[c], power[c])
-                                - _clock(now[lane], starts, lived[c], weight[c], power[c])
-                            )
-                    small = diffusion[c]
-                    twice = float32(2) * curvature[c]
-                    _draw_stable(normal, path, number, keys[3 * c + 1], float32(2), words, work)
-                    key = keys[3 * c + 2]
-                    for lane in range(LANES):
-                        wait = float32(soonest[lane] - now[lane])
-                        # (1 - exp(-x))/x: how much of the variance survives the drift.
-                        x = twice * wait
-                        shrunk = (float32(1) - _exp2(x * float32(-1.442695041))) / x
-                        shrunk = shrunk if x > float32(1e-3) else float32(1) - float32(0.5) * x
-                        variance = small * pushed[lane] * shrunk + float32(1e-30)
-                        # A stable variable of alpha = 2 has variance 2.
-                        pushed[lane] = math.sqrt(float32(0.5) * variance) * normal[lane]
-                        kept = _exp2(slow * wait)
-                        before = w[c, lane]
-                        after = kept * before + pushed[lane]
-                        steep = float32(-2.885390082) / variance
-                        tangent = float32(0.5) * (float32(1) - kept) * (float32(1) - kept)
-                        word, _ = _philox(path[lane], number, key)
-                        uniform = (float32(word) + float32(0.5)) * _TWO_TO_MINUS_32
-                        # An infinite edge has reciprocal 0: no chance to touch it.
-                        room = float32(1) - after * above
-                        room = kept * room + tangent if room > float32(0) else float32(0)
-                        room *= float32(1) - before * above
-                        up = _exp2(steep * room / (above * above + float32(1e-30)))
-                        room = float32(1) - after * below
-                        room = kept * room + tangent if room > float32(0) else float32(0)
-                        room *= float32(1) - before * below
-                        down = _exp2(steep * room / (below * below + float32(1e-30)))
-                        touched = (uniform < up + down) & (crossed[lane] == int32(0))
-                        side = name if up > down else -name
-                        crossed[lane] = side if touched else crossed[lane]
-                else:
-                    for lane in range(LANES):
-                        pushed[lane] = float32(0)
-                index = alpha[c]
-                least = cutoff[c]
-                beyond = (least * inverse_largest[c]) ** index
-                mean_wait = float32(0.6931471806) / rate[c]
-                key = keys[3 * c]
-                for lane in range(LANES):
-                    mine = which[lane] == int32(c)
-                    size_word, wait_word = _philox(path[lane], number, key)
-                    tail = (float32(uint32(size_word >> uint32(1))) + float32(0.5)) * float32(
-                        2.0**-31
-                    )
-                    tail = beyond + (float32(1) - beyond) * tail
-                    size = least * _exp2(-_log2(tail) / index)
-                    size = size if mine & (not opening) else float32(0)
-                    wait = float64(mean_wait * _exponential(wait_word))
-                    next_due[c, lane] += wait if mine | opening else 0.0
-                    moved = w[c, lane] * _exp2(slow * float32(soonest[lane] - now[lane]))
-                    moved += pushed[lane] + (size if size_word & uint32(1) else -size)
-                    w[c, lane] = moved
-                    up = moved * above
-                    down = moved * below
-                    depth = max(up, down)
-                    outside = depth >= worst[lane]
-                    worst[lane] = depth if outside else worst[lane]
-                    where[lane] = (name if up > down else -name) if outside else where[lane]
-                    jump[lane] = size if outside else jump[lane]
-            left = 0
-            for lane in range(LANES):
-                alive = left_by[lane] == int32(0)
-                early = crossed[lane] != int32(0)
-                now[lane] = soonest[lane] if alive & (not early) else now[lane]
-                left_with[lane] = jump[lane] if alive & (not early) else left_with[lane]
-                left_by[lane] = (
-                    (crossed[lane] if early else where[lane]) if alive else left_by[lane]
-                )
-                left += left_by[lane] != int32(0)
-            if left == LANES:
-                break
-        _store(w, state, first)
-        _store(next_due, due, first)
+                w[c, lane] = start[c]
+                due[c, lane] = 0.0
 
 
 # --- the simulators -------------------------------------------------------------------------------
@@ -645,7 +685,7 @@ def _jump_by_jump(
 
 @contextmanager
 def _team(threads: int | None) -> Iterator[Team]:
-    """Something that runs a kernel over blocks of lanes on ``threads`` threads, by default all.
+    """Something that runs a kernel over a range of paths or blocks on ``threads`` threads (or all).
 
     The kernels release the interpreter's lock. Against numba's own threads this halves the time of
     compilation, and leaves no setting of the process changed.
@@ -653,12 +693,11 @@ def _team(threads: int | None) -> Iterator[Team]:
     count = max(1, threads or os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
 
-        def run(kernel: Callable[..., None], lanes: int, *arguments: object) -> None:
-            blocks = lanes // LANES
-            parts = min(count, blocks)
-            edges = [blocks * part // parts for part in range(parts + 1)]
+        def run(kernel: Callable[..., None], size: int, *arguments: object) -> None:
+            parts = min(count, size)
+            edges = [size * part // parts for part in range(parts + 1)]
             if parts == 1:
-                kernel((0, blocks), *arguments)
+                kernel((0, size), *arguments)
                 return
             futures = [
                 pool.submit(kernel, piece, *arguments) for piece in itertools.pairwise(edges)
@@ -754,7 +793,7 @@ class _Walkers:
     def _noise(self, first_step: int, scale: np.ndarray) -> None:
         self.team(
             _euler_maruyama,
-            self.counter.size,
+            self.counter.size // LANES,
             self.state,
             self.counter,
             first_step,
@@ -941,32 +980,12 @@ def first_exit_by_jumps(
         _reciprocal(high),
         seed_sequence(seed, "jump by jump").generate_state(3 * system.dimensions),
     )
+    origin = _start(start, system, 1, (low, high))[:, 0]
+    if paths < 1:
+        raise ValueError(f"paths = {paths}: at least one path")
     exit_time = np.zeros(paths)
     signed = np.zeros(paths, dtype=np.int32)
     jump = np.zeros(paths)
-    members = np.arange(paths)
-    state, time = _start(start, system, paths, (low, high)), np.zeros(paths)
-    due = np.zeros(state.shape)
-    done = 0
     with _team(threads) as team:
-        while done <= max_events and members.size:
-            lanes = _whole_blocks(np.arange(members.size))
-            state, due = np.ascontiguousarray(state[:, lanes]), np.ascontiguousarray(due[:, lanes])
-            time = time[lanes]
-            left_by = np.zeros(lanes.size, dtype=np.int32)
-            left_by[members.size :] = 1  # the repeats count as gone
-            left_with = np.zeros(lanes.size, dtype=np.float32)
-            # Event 0 opens the waiting times, hence one more than max_events.
-            count = min(_EVENTS_A_CALL, max_events + 1 - done)
-            counter = members[lanes].astype(np.uint32)
-            arrays = (state, counter, time, due, done, count, *fixed, left_by, left_with)
-            team(_jump_by_jump, lanes.size, *arrays)
-            done += count
-            own = left_by[: members.size]
-            exit_time[members] = time[: members.size]
-            signed[members] = own
-            jump[members] = left_with[: members.size]
-            inside = np.flatnonzero(own == 0)
-            members = members[inside]
-            state, due, time = state[:, inside], due[:, inside], time[inside]
+        team(_jump_by_jump, paths, origin, max_events, *fixed, exit_time, signed, jump)
     return Exits(exit_time, np.abs(signed) - 1, np.sign(signed), jump)
