@@ -7,8 +7,9 @@ Euler-Maruyama, in increments (steps times coordinates) a second:
 - ours: ``sde.simulate_paths``.
 
 The event-driven simulator, in exits a second, against Euler-Maruyama at equal accuracy: of a
-ladder of steps, and of cutoffs, the coarsest whose mean exit time is within 1.5 % of the reference
-(the finest cutoff), judged with 200,000 exits.
+ladder of steps, and of cutoffs, the coarsest whose mean exit time is within 0.5 % and two standard
+errors of the reference (a cutoff finer than all). The standard error is 0.1 % (a million exits)
+unless that would take Euler-Maruyama more than 4e9 increments.
 
 Every way is timed in turn and the best of several rounds counts. Run on an idle machine:
 ``python benchmarks/sde_speed.py [--threads 2]``
@@ -17,6 +18,8 @@ Every way is timed in turn and the best of several rounds counts. Run on an idle
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import os
 import sys
 import time
@@ -34,9 +37,9 @@ from sgnoise import sde
 ROUNDS = 5
 PATHS = 50_000
 STEPS = 200
-TOLERANCE = 0.015
-CELLS = [(alpha, epsilon) for alpha in (0.75, 1.25, 1.75) for epsilon in (0.05, 0.02, 0.01)]
-STEP_LADDER = (0.16, 0.08, 0.04, 0.02, 0.01, 0.005)
+TOLERANCE = 0.005
+CELLS = [(alpha, epsilon) for alpha in (0.75, 1.25, 1.75) for epsilon in (0.05, 0.02)]
+STEP_LADDER = (0.16, 0.08, 0.04, 0.02, 0.01, 0.005, 0.0025)
 CUTOFF_LADDER = (0.6, 0.3, 0.15, 0.075)
 REFERENCE_CUTOFF = 0.02
 
@@ -77,7 +80,7 @@ def draw_floor(alpha: float, count: int, seed: int) -> None:
         x /= w
         np.log(x, out=x)
         x *= (1 - a) / a
-        c = np.cos(v)
+        c = np.abs(np.cos(v))  # rounding can take it below zero
         np.log(c, out=c)
         c /= a
         x -= c
@@ -97,40 +100,83 @@ def compare_steps(threads: int) -> None:
     """Increments a second of the three ways."""
     print(f"{'alpha':>6} {'scipy':>8} {'floor':>8} {'ours':>8}   ours/scipy  ours' time/floor's")
     for alpha in (0.75, 1.25, 1.75):
-        system = sde.LevySystem(alpha=alpha, epsilon=0.1, curvature=1.0)
-        count = PATHS * STEPS
-
-        def ours(system: sde.LevySystem = system) -> None:
-            sde.simulate_paths(
-                system,
-                start=0.0,
-                step=0.01,
-                steps=STEPS,
-                every=STEPS,
-                paths=PATHS,
-                seed=1,
-                threads=threads,
-            )
-
-        few = STEPS // 20
-        scipy_rate = PATHS * few / best(lambda a=alpha, n=few: walk_with_scipy(a, n))
-        floor_rate = count / best(lambda a=alpha, n=count: floor_on(threads, a, n))
+        ours = functools.partial(
+            sde.simulate_paths,
+            sde.LevySystem(alpha=alpha, epsilon=0.1, curvature=1.0),
+            start=0.0,
+            step=0.01,
+            steps=STEPS,
+            every=STEPS,
+            paths=PATHS,
+            seed=1,
+            threads=threads,
+        )
+        count, few = PATHS * STEPS, STEPS // 20
+        scipy_rate = PATHS * few / best(functools.partial(walk_with_scipy, alpha, few))
+        floor_rate = count / best(functools.partial(floor_on, threads, alpha, count))
         our_rate = count / best(ours)
         print(
             f"{alpha:6.2f} {scipy_rate / 1e6:7.1f}M {floor_rate / 1e6:7.1f}M {our_rate / 1e6:7.1f}M"
-            f"   {our_rate / scipy_rate:10.1f}  {floor_rate / our_rate:8.2f}"
+            f"   {our_rate / scipy_rate:10.1f}  {floor_rate / our_rate:8.2f}",
+            flush=True,
         )
+
+
+class Cell:
+    """One process, by either simulator: the argument is the step, or the cutoff."""
+
+    def __init__(self, alpha: float, epsilon: float, threads: int) -> None:
+        self.system = sde.LevySystem(alpha=alpha, epsilon=epsilon, curvature=1.0)
+        self.threads = threads
+
+    def walk(self, step: float, paths: int) -> sde.Exits:
+        """Euler-Maruyama."""
+        return sde.first_exit(
+            self.system,
+            -1.0,
+            1.0,
+            step=step,
+            max_steps=10**8,
+            paths=paths,
+            seed=1,
+            threads=self.threads,
+        )
+
+    def jump(self, cutoff: float, paths: int) -> sde.Exits:
+        """The event-driven simulator."""
+        return sde.first_exit_by_jumps(
+            self.system,
+            -1.0,
+            1.0,
+            cutoff=cutoff,
+            max_events=10**8,
+            paths=paths,
+            seed=1,
+            threads=self.threads,
+        )
+
+
+def affordable(step: float, mean: float, increments: float) -> int:
+    """How many exits so many increments give, a million at most."""
+    return int(min(1e6, increments * step / mean))
+
+
+def judged_walk(cell: Cell, mean: float, step: float) -> sde.Exits:
+    """Enough exits by Euler-Maruyama to judge the step."""
+    return cell.walk(step, affordable(step, mean, 4e9))
 
 
 def coarsest(
     ladder: tuple[float, ...], reference: float, simulate: Callable[[float], sde.Exits]
 ) -> tuple[float, float]:
-    """The first value whose mean exit time is within the tolerance, and its relative error."""
-    error = np.inf
+    """The first value whose mean exit time is accurate enough, and its relative error."""
+    error = math.inf
     for value in ladder:
-        error = simulate(value).mean_time()[0] / reference - 1
-        if abs(error) <= TOLERANCE:
+        exits = simulate(value)
+        error = exits.mean_time()[0] / reference - 1
+        if abs(error) <= TOLERANCE + 2 / math.sqrt(exits.time.size):
             return value, error
+    print(f"(none of {ladder} is accurate enough; the last counts)")
     return ladder[-1], error
 
 
@@ -141,35 +187,18 @@ def compare_exits(threads: int) -> None:
         f" {'cutoff':>7} {'error':>7} {'exits/s':>9}   ratio"
     )
     for alpha, epsilon in CELLS:
-        system = sde.LevySystem(alpha=alpha, epsilon=epsilon, curvature=1.0)
+        cell = Cell(alpha, epsilon, threads)
+        mean = cell.jump(REFERENCE_CUTOFF, 1_000_000).mean_time()[0]
 
-        def walk(step: float, paths: int = 200_000, system: sde.LevySystem = system) -> sde.Exits:
-            return sde.first_exit(
-                system, -1.0, 1.0, step=step, max_steps=10**8, paths=paths, seed=1, threads=threads
-            )
-
-        def jump(cutoff: float, paths: int = 200_000, system: sde.LevySystem = system) -> sde.Exits:
-            return sde.first_exit_by_jumps(
-                system,
-                -1.0,
-                1.0,
-                cutoff=cutoff,
-                max_events=10**8,
-                paths=paths,
-                seed=1,
-                threads=threads,
-            )
-
-        mean = jump(REFERENCE_CUTOFF).mean_time()[0]
-        # Not more than about 3e9 steps to find the accurate one: small noise takes a longer step.
-        paths = int(min(200_000, 2e8 / mean * STEP_LADDER[3]))
-        step, step_error = coarsest(STEP_LADDER, mean, lambda s, w=walk, p=paths: w(s, p))
-        cutoff, cutoff_error = coarsest(CUTOFF_LADDER, mean, jump)
-        timed = int(np.clip(2e8 * step / mean, 2_000, 100_000))
-        walked = timed / best(lambda w=walk, s=step, p=timed: w(s, p))
-        jumped = 400_000 / best(lambda j=jump, c=cutoff: j(c, 400_000))
+        step, step_error = coarsest(STEP_LADDER, mean, functools.partial(judged_walk, cell, mean))
+        cutoff, cutoff_error = coarsest(
+            CUTOFF_LADDER, mean, functools.partial(cell.jump, paths=1_000_000)
+        )
+        paths = affordable(step, mean, 2e8)
+        walked = paths / best(functools.partial(cell.walk, step, paths))
+        jumped = 400_000 / best(functools.partial(cell.jump, cutoff, 400_000))
         print(
-            f"{alpha:6.2f} {epsilon:8.2f} {mean:8.4g} {step:7.3f} {100 * step_error:6.1f}%"
+            f"{alpha:6.2f} {epsilon:8.2f} {mean:8.4g} {step:7.4f} {100 * step_error:6.1f}%"
             f" {walked:9.3g} {cutoff:7.3f} {100 * cutoff_error:6.1f}% {jumped:9.3g}"
             f"   {jumped / walked:6.0f}",
             flush=True,

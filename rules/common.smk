@@ -61,7 +61,7 @@ def source(path):
 def network_code(run):
     """The digest of the user's own network (`module:function`), None for a registered one."""
     package, separator, _ = RUNS[run]["model"]["name"].partition(":")
-    file = Path(package.replace(".", "/") + ".py")
+    file = Path(*package.split(".")).with_suffix(".py")
     if not separator or not file.is_file():
         return None
     return code_digest(file, Path("."))

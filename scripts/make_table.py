@@ -104,8 +104,10 @@ def table_row(fits: pd.DataFrame, *, kind: str, critical: float) -> dict[str, fl
         row["shared_alpha"] = float(shared.dropna().iloc[0])
     held_out = evidence.by_law(fits, laws, "held_out_log_likelihood")
     shares = {
-        "stable_wins": evidence.wins(-sse["stable"].to_numpy(), -sse[rival].to_numpy()),
-        "held_out_wins": evidence.wins(held_out["stable"].to_numpy(), held_out[rival].to_numpy()),
+        "stable_wins": evidence.sse_wins(sse["stable"].to_numpy(), sse[rival].to_numpy()),
+        "held_out_wins": evidence.likelihood_wins(
+            held_out["stable"].to_numpy(), held_out[rival].to_numpy()
+        ),
     }
     if kind == "gaussian_stable":
         likelihood = evidence.by_law(fits, laws, "log_likelihood")
@@ -130,7 +132,7 @@ def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> s
         f"fitted law ({bins} bins {reach}, {unit}): mean ± standard error of the mean over the "
         "parameters, a uniform sample of the network's weights. The paper gives neither the bins "
         "nor the meaning of its ±. Floor: the mean SSE that chance leaves to a true SαS law. "
-        "Flagged: parameters left out, as a fit failed. Brackets: 95 % intervals. "
+        "Flagged: parameters left out, as a fit failed. Brackets: 95 % intervals. A tie is no win. "
     )
     if kind == "shared_alpha":
         return caption + (
@@ -149,6 +151,7 @@ def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> s
 # --- layout -------------------------------------------------------------------------------------
 
 
+_MOST_PLACES = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PLAIN_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
@@ -159,8 +162,8 @@ def measured(value: float, error: float) -> str:
         return f"{value:.3g}"
     exponent = math.floor(math.log10(max(abs(value), error)))
     digits = max(0, exponent - math.floor(math.log10(error)) + 1)
-    if exponent >= -4:
-        places = max(0, digits - exponent)
+    places = max(0, digits - exponent)
+    if places <= _MOST_PLACES:
         return f"{value:.{places}f} ± {error:.{places}f}"
     scale = 10.0**exponent
     power = str(exponent).translate(_SUPERSCRIPTS)

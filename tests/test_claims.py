@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import collect_claims
+import compare_theory
 from sgnoise import claims, controls, store
 
 COUNT = 200
@@ -104,7 +105,7 @@ NOTHING = claims.Measurements(
     controls=[],
     layers=[],
     theories=pd.DataFrame({"dataset": [], "batch_size": [], "theory": [], "aicc": []}),
-    theorems=pd.DataFrame({"item": [], "verdict": []}),
+    theorems=pd.DataFrame({"theorem": [], "verdict": []}),
     exit_axis=pd.DataFrame(
         {"alpha_1": [], "alpha_2": [], "probability": [], "low": [], "high": []}
     ),
@@ -118,7 +119,7 @@ def data(**parts: Any) -> claims.Measurements:
 GAUSSIAN = make_noise("control-gaussian", law="gaussian", wins=0.6, significant=0.05)
 ALIKE = make_noise("control-stable", law="stable", seed=1)
 
-# For each claim about networks: a network in which it holds, one in which it does not, and controls.
+# For each claim about networks: one in which it holds, one in which it does not, and controls.
 NETWORKS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any], list[Any]]] = {
     "sse_wins": (claims.sse_wins, {"wins": 0.98}, {"wins": 0.95}, []),
     "sse_wins_beyond_controls": (
@@ -183,6 +184,16 @@ def test_sse_wins_are_counted() -> None:
     found = claims.sse_wins(data(networks=[make_noise("a", wins=0.98), make_noise("b", wins=0.9)]))
     assert (found.measured_value, found.low, found.high) == pytest.approx((0.94, 0.9, 0.98))
     assert "lowest b (B = 32), highest a (B = 32)" in found.details
+
+
+@pytest.mark.parametrize(
+    ("wins", "verdict"), [(0.99, claims.NOT_REPRODUCED), (0.8, claims.REPRODUCED)]
+)
+def test_what_a_win_shows(wins: float, verdict: str) -> None:
+    student = make_noise("control-t", law="student_t", wins=wins)
+    found = claims.sse_wins_identify_the_law(data(controls=[GAUSSIAN, ALIKE, student]))
+    assert found.verdict == verdict
+    assert found.measured_value == pytest.approx(wins)
 
 
 def test_spread_counts_only_beyond_that_of_the_controls() -> None:
@@ -278,6 +289,29 @@ def test_exit_probability(probability: float, verdict: str) -> None:
     assert found.measured_value == probability
     every = claims.exit_lower_alpha(data(exit_axis=make_exits(probability)))
     assert every.verdict == (claims.REPRODUCED if probability > 0.51 else claims.PARTLY)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict", "share"),
+    [
+        (["holds", "holds"], claims.REPRODUCED, 1.0),
+        (["holds", "fails"], claims.PARTLY, 0.5),
+        (["holds as scaling only", "fails"], claims.PARTLY, 0.0),
+        (["fails", "fails"], claims.NOT_REPRODUCED, 0.0),
+    ],
+)
+def test_theory(verdicts: list[str], verdict: str, share: float) -> None:
+    found = claims.theory_holds(data(theorems=pd.DataFrame({"verdict": verdicts})))
+    assert (found.verdict, found.measured_value) == (verdict, share)
+
+
+def test_the_verdicts_on_theorems_are_those_that_are_counted() -> None:
+    words = (compare_theory.HOLDS, compare_theory.SCALING, compare_theory.FAILS)
+    table = pd.DataFrame({"verdict": words})
+    found = claims.theory_holds(data(theorems=table))
+    assert (found.verdict, found.measured_value) == (claims.PARTLY, pytest.approx(1 / 3))
+    only_scaling = data(theorems=table[table["verdict"] == compare_theory.SCALING])
+    assert claims.theory_holds(only_scaling).verdict == claims.PARTLY
 
 
 def test_nothing_measured_is_nothing_tested() -> None:

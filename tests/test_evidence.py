@@ -227,8 +227,36 @@ def test_share_of_nothing_is_nan() -> None:
 
 
 def test_wins_leave_out_missing_pairs() -> None:
-    found = evidence.wins(np.array([2.0, 1.0, np.nan, 3.0]), np.array([1.0, 2.0, 0.0, np.nan]))
-    assert (found.share, found.n) == (0.5, 2)
+    first, second = np.array([2.0, 1.0, np.nan, 3.0]), np.array([1.0, 2.0, 0.0, np.nan])
+    for found in (
+        evidence.sse_wins(first, second),
+        evidence.likelihood_wins(first, second),
+    ):
+        assert (found.share, found.n) == (0.5, 2)
+    assert evidence.sse_wins(first[:1], second[:1]).share == 0
+    assert evidence.likelihood_wins(first[:1], second[:1]).share == 1
+
+
+def test_gaussian_rows_at_alpha_two_are_ties(
+    gaussian_fits: tuple[fitting.Fit, fitting.Fit],
+) -> None:
+    gaussian, stable_fit = gaussian_fits
+    noise = np.random.default_rng(2).standard_normal((4000, DRAWS), dtype=np.float32)
+    histograms = evidence.histogram(noise.astype(np.float64), bins=100, span="full")
+    found = [
+        evidence.sum_of_squared_errors(histograms, fit, scaling="mass")[0]
+        for fit in (stable_fit, gaussian)
+    ]
+    boundary = stable_fit.parameters["alpha"] == 2
+    assert boundary.mean() > 0.7
+    for sse, rival in (found, found[::-1]):
+        assert evidence.sse_wins(sse[boundary], rival[boundary]).share == 0
+    # Elsewhere there is a decision.
+    either = sum(
+        evidence.sse_wins(sse[~boundary], rival[~boundary]).share
+        for sse, rival in (found, found[::-1])
+    )
+    assert either > 0.99
 
 
 def test_calibrated_wins_are_five_percent_on_gaussian_noise(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from sgnoise import fitting, stable
 from sgnoise.fitting import Fit
@@ -34,7 +34,7 @@ def noise(alpha: float, shape: tuple[int, int], seed: int, scale: float = 1.0) -
 def newton_step(
     log_likelihood: Callable[[np.ndarray], float], at: np.ndarray, step: float = 2e-4
 ) -> np.ndarray:
-    """How far the maximum of a smooth function of two variables is, by differences around ``at``."""
+    """How far the maximum of a smooth function of two variables is, by differences at ``at``."""
     unit = step * np.eye(len(at))
     up = np.array([log_likelihood(at + e) for e in unit])
     down = np.array([log_likelihood(at - e) for e in unit])
@@ -69,7 +69,7 @@ def fisher_information(alpha: float) -> np.ndarray:
 @pytest.mark.parametrize("alpha", [0.56, 0.7, 0.9, 1.1, 1.3, 1.5, 1.7, 1.9])
 @pytest.mark.parametrize("values", [60, 1000])
 def test_alpha_is_that_of_the_exact_likelihood(alpha: float, values: int) -> None:
-    """The exact score at the fit, from ``stable.logpdf``, leaves less than 1e-5 of a Newton step."""
+    """From the fit, Newton's method on the exact likelihood moves alpha by less than 1e-5."""
     data = noise(alpha, (8, values), seed=int(1000 * alpha))
     fit = fitting.fit_stable(data)
     checked = 0
@@ -90,7 +90,7 @@ def test_alpha_is_that_of_the_exact_likelihood(alpha: float, values: int) -> Non
 @pytest.mark.parametrize("alpha", [0.8, 1.5, 1.9, 1.98, 2.0])
 @pytest.mark.parametrize("values", [50, 300])
 def test_no_other_alpha_is_likelier(alpha: float, values: int) -> None:
-    """The fit is the highest of all maxima, and not just one: compared with 40 fixed values of alpha."""
+    """The fit is the highest of all maxima, and not just one: 40 values of alpha are tried."""
     data = noise(alpha, (300, values), seed=7)
     fit = fitting.fit_stable(data)
     grid = np.concatenate([np.arange(0.5, 1.95, 0.05), 2.0 - np.geomspace(0.1, 1e-4, 9), [2.0]])
@@ -99,25 +99,43 @@ def test_no_other_alpha_is_likelier(alpha: float, values: int) -> None:
     assert fit.converged.all()
 
 
+ROWS, VALUES = 1500, 1000
+
+
 @pytest.fixture(scope="module")
 def simulated() -> dict[float, Fit]:
-    """4000 rows of 1000 values for each of several alpha."""
+    """Fits of 1500 rows of 1000 values for each of several alpha."""
     return {
-        alpha: fitting.fit_stable(noise(alpha, (4000, 1000), seed=int(100 * alpha)))
+        alpha: fitting.fit_stable(noise(alpha, (ROWS, VALUES), seed=int(100 * alpha)))
         for alpha in (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 1.9, 1.95)
     }
 
 
 @pytest.mark.parametrize("alpha", [0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 1.9])
 def test_efficiency(simulated: dict[float, Fit], alpha: float) -> None:
-    """The rmse is within 3 % of the Cramer-Rao bound (its own sampling error here: 1.1 %)."""
-    bound = np.sqrt(np.diag(np.linalg.inv(1000.0 * fisher_information(alpha))))
-    fit = simulated[alpha]
-    assert 0.96 < np.sqrt(np.mean((fit.alpha - alpha) ** 2)) / bound[0] < 1.03
-    assert 0.96 < np.sqrt(np.mean(np.log(fit.scale) ** 2)) / bound[1] < 1.03
+    """The rmse of alpha and of ln(scale) is within 3 % of the Cramer-Rao bound.
+
+    An efficient estimator's error is, to first order, a linear function of the score at the truth,
+    whose variance is the bound. So only what the errors have beyond it is estimated from the
+    sample: that leaves a sampling error of 0.5 % instead of 1.8 %.
+    """
+    fit, h = simulated[alpha], 1e-4
+    data = noise(alpha, (ROWS, VALUES), seed=int(100 * alpha))
+    score = np.stack(
+        [
+            (stable.logpdf(data, alpha + h) - stable.logpdf(data, alpha - h)).sum(axis=1),
+            (stable.logpdf(data, alpha, 1.0 + h) - stable.logpdf(data, alpha, 1.0 - h)).sum(axis=1),
+        ]
+    ) / (2.0 * h)
+    bound = np.linalg.inv(VALUES * fisher_information(alpha))
+    error = np.stack([fit.alpha - alpha, np.log(fit.scale)])
+    excess = np.mean(error**2 - (bound @ score) ** 2, axis=1)
+    ratio = np.sqrt(1.0 + excess / np.diag(bound))
+    assert (ratio > 0.97).all()
+    assert (ratio < 1.03).all()
 
 
-@pytest.mark.parametrize("alpha", [0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8])
+@pytest.mark.parametrize("alpha", [0.6, 0.8, 1.0, 1.2, 1.4, 1.6])
 def test_standard_errors(simulated: dict[float, Fit], alpha: float) -> None:
     """95 % intervals hold the truth in 93 to 97 of 100 cases."""
     fit = simulated[alpha]
@@ -126,15 +144,18 @@ def test_standard_errors(simulated: dict[float, Fit], alpha: float) -> None:
 
 
 def test_standard_errors_near_the_boundary(simulated: dict[float, Fit]) -> None:
-    """Close to alpha = 2 the intervals of alpha are somewhat short, those of the scale are not."""
-    for alpha, low, high in ((1.9, 0.90, 0.95), (1.95, 0.87, 0.93)):
+    """Close to alpha = 2 the intervals of alpha are somewhat short, those of the scale are not.
+
+    With 6000 rows the coverage is 93.5 % at 1.8, 92.1 % at 1.9, 89.4 % at 1.95.
+    """
+    for alpha, low, high in ((1.8, 0.92, 0.95), (1.9, 0.90, 0.94), (1.95, 0.87, 0.92)):
         fit = simulated[alpha]
         assert low < np.mean(np.abs(fit.alpha - alpha) < 1.96 * fit.alpha_se) < high
         assert 0.93 < np.mean(np.abs(fit.scale - 1.0) < 1.96 * fit.scale_se) < 0.97
 
 
 def test_normal_noise() -> None:
-    """On normal noise most fits end at alpha = 2 exactly, and 2 is within the one-sided interval."""
+    """On normal noise most fits end at alpha = 2 exactly, and the interval reaches 2."""
     fit = fitting.fit_stable(np.random.default_rng(5).normal(size=(2000, 500)))
     assert 0.6 < np.mean(fit.alpha == 2.0) < 0.9
     assert np.median(fit.alpha_se[fit.alpha == 2.0]) < 0.02
@@ -153,10 +174,15 @@ def test_scale_equivariance(law: str, factor: float) -> None:
     data = noise(1.6, (6, 300), seed=3)
     plain, scaled = FITS[law](data), FITS[law](factor * data)
     for name, values in plain.parameters.items():
+        # A steepness is an inverse length.
         power = {"scale": 1, "scale_se": 1, "steepness": -1, "steepness_se": -1}.get(name, 0)
-        # ``steepness`` is an inverse length; rounding to float32 inside moves the rest by 1e-7.
+        # Values are rounded to float32 inside, and standard errors are those one short step before
+        # the end.
         np.testing.assert_allclose(
-            scaled.parameters[name] / factor**power, values, rtol=2e-6, err_msg=name
+            scaled.parameters[name] / factor**power,
+            values,
+            rtol=1e-3 if name.endswith("_se") else 2e-6,
+            err_msg=name,
         )
     shifted = plain.log_likelihood - plain.n_values * np.log(factor)
     np.testing.assert_allclose(scaled.log_likelihood, shifted, rtol=1e-8, atol=1e-3)
@@ -391,8 +417,8 @@ def test_shared_alpha(alpha: float) -> None:
     assert fit.alpha[0] == pytest.approx(best.x, abs=ALPHA_ERROR)
     assert fit.log_likelihood.sum() == pytest.approx(-best.fun, abs=1e-3)
     assert abs(fit.alpha[0] - alpha) < 4.0 * fit.alpha_se[0]
-    free = fitting.fit_stable(data)
-    assert fit.alpha_se[0] == pytest.approx(np.sum(free.alpha_se**-2.0) ** -0.5, rel=0.2)
+    bound = np.sqrt(np.linalg.inv(data.size * fisher_information(alpha))[0, 0])
+    assert fit.alpha_se[0] == pytest.approx(bound, rel=0.1)
     np.testing.assert_allclose(
         fit.scale, fitting.fit_stable(data, alpha=float(fit.alpha[0])).scale, rtol=1e-6
     )
@@ -420,6 +446,27 @@ def scipy_law(fit: Fit, i: int) -> stats.distributions.rv_frozen:
     if fit.law == "normal_inverse_gaussian":
         return stats.norminvgauss(p["steepness"] * p["scale"], 0.0, scale=p["scale"])
     return {"gaussian": stats.norm, "laplace": stats.laplace}[fit.law](scale=p["scale"])
+
+
+def exact_cdf(fit: Fit, i: int, x: np.ndarray) -> np.ndarray:
+    """scipy's distribution function, but for the normal inverse Gaussian, where scipy's fails."""
+    if fit.law != "normal_inverse_gaussian":
+        return scipy_law(fit, i).cdf(x)
+    xi = float(fit.steepness[i] * fit.scale[i])
+
+    def mass(v: float) -> float:
+        gap = -2.0 * xi * np.sinh(0.5 * v) ** 2
+        return xi / np.pi * special.k1e(xi * np.cosh(v)) * np.exp(gap)
+
+    edges = np.concatenate([[0.0], np.arcsinh(np.abs(x) / fit.scale[i])])
+    order = np.argsort(edges)
+    pieces = [
+        integrate.quad(mass, a, b, epsabs=1e-12)[0]
+        for a, b in zip(edges[order][:-1], edges[order][1:], strict=True)
+    ]
+    half = np.empty(len(edges))
+    half[order] = np.concatenate([[0.0], np.cumsum(pieces)])
+    return 0.5 + np.sign(x) * half[1:]
 
 
 OTHERS = ("gaussian", "laplace", "student_t", "generalised_gaussian", "normal_inverse_gaussian")
@@ -456,7 +503,7 @@ def test_other_laws_are_at_the_maximum(law: str) -> None:
 
         def exact(p: np.ndarray, row: np.ndarray = row, shape: str = shape) -> float:
             ends = {shape: np.exp(p[:1]), "scale": np.exp(p[1:])}
-            moved = Fit(law, ends, p, p, p, p, p, 2)  # type: ignore[arg-type]
+            moved = Fit(law, ends, p, p, p, p, p, 2)
             return float(scipy_law(moved, 0).logpdf(row).sum())
 
         at = np.log([fit.parameters[shape][i], fit.scale[i]])
@@ -475,8 +522,7 @@ def test_other_laws_densities(law: str) -> None:
     for i in range(len(x)):
         exact = scipy_law(fit, i)
         np.testing.assert_allclose(logpdf[i], exact.logpdf(x[i]), rtol=1e-7, atol=1e-7)
-        some = slice(None, None, 10 if law == "normal_inverse_gaussian" else 1)
-        np.testing.assert_allclose(cdf[i, some], exact.cdf(x[i, some]), atol=1e-7)
+        np.testing.assert_allclose(cdf[i, ::5], exact_cdf(fit, i, x[i, ::5]), atol=1e-7)
         # Short rows and single points take other ways through the kernels.
         np.testing.assert_allclose(fit.logpdf(x[:, :3])[i], logpdf[i, :3], rtol=1e-12)
 
@@ -496,7 +542,7 @@ def test_distribution_functions_over_all_shapes(law: str, shapes: tuple[float, .
     )
     zero = np.zeros_like(forms)
     parameters = {name: forms, "scale": zero + 1.0, "location": zero}
-    fit = Fit(law, parameters, zero, zero, zero, zero, zero, 2)  # type: ignore[arg-type]
+    fit = Fit(law, parameters, zero, zero, zero, zero, zero, 2)
     # Quantiles of each law, so that every one is looked at where its mass is.
     upper = np.array([0.5, 0.51, 0.6, 0.75, 0.9, 0.99, 0.9999])
     if law == "normal_inverse_gaussian":
@@ -504,7 +550,7 @@ def test_distribution_functions_over_all_shapes(law: str, shapes: tuple[float, .
         x = width[:, None] * np.array([0.0, 0.05, 0.4, 1.0, 2.0, 3.0, 6.0])
     else:
         x = np.stack([scipy_law(fit, i).ppf(upper) for i in range(len(forms))])
-    exact = np.stack([scipy_law(fit, i).cdf(x[i]) for i in range(len(forms))])
+    exact = np.stack([exact_cdf(fit, i, x[i]) for i in range(len(forms))])
     np.testing.assert_allclose(fit.cdf(x), exact, atol=1e-7)
     np.testing.assert_allclose(fit.cdf(-x), 1.0 - exact, atol=1e-7)
 
@@ -539,8 +585,8 @@ def test_light_tails_end_at_the_normal_law() -> None:
         np.testing.assert_allclose(fit.logpdf(flat), gaussian.logpdf(flat), atol=1e-5)
         np.testing.assert_allclose(fit.cdf(flat), gaussian.cdf(flat), atol=1e-6)
     assert (fitting.fit_generalised_gaussian(flat).shape > 5.0).all()
-    two_points = np.sign(flat)
-    assert (fitting.fit_generalised_gaussian(two_points).flag == "shape_at_bound").all()
+    rim = np.sign(flat) * (1.0 - 0.01 * np.abs(flat))
+    assert (fitting.fit_generalised_gaussian(rim).flag == "shape_at_bound").all()
 
 
 # --- results -----------------------------------------------------------------------------------
@@ -581,7 +627,7 @@ def test_cdf_of_the_stable_fit() -> None:
 @pytest.mark.parametrize("alpha", [0.8, 1.2, 1.6, 1.9])
 def test_estimators_of_the_literature(alpha: float) -> None:
     """All are consistent; their standard deviations, in units of the maximum-likelihood fit's."""
-    data = noise(alpha, (800, 1000), seed=51)
+    data = noise(alpha, (500, 1000), seed=51)
     spread = fitting.fit_stable(data).alpha.std()
     for estimate, low, high, bias in (
         (fitting.block_log_moment_alpha(data), 1.7, 8.0, 0.03),
@@ -590,9 +636,9 @@ def test_estimators_of_the_literature(alpha: float) -> None:
     ):
         assert abs(np.mean(estimate) - alpha) < bias
         assert low < estimate.std() / spread < high
-    scaled = fitting.characteristic_function_alpha(1e-9 * data[:50] + 2.0, location="median")
+    scaled = fitting.characteristic_function_alpha(1e-9 * data[:50])
     np.testing.assert_allclose(
-        scaled, fitting.characteristic_function_alpha(data[:50], location="median"), atol=1e-5
+        scaled, fitting.characteristic_function_alpha(data[:50], location="median"), rtol=1e-6
     )
 
 

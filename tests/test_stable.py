@@ -111,7 +111,7 @@ def test_cdf_to_seven_digits(alpha: float, x: float) -> None:
 
 
 def test_pdf_between_the_knots_of_alpha() -> None:
-    """Many points at once, against the same contour integral in double precision with fine steps."""
+    """Many points at once, against the same contour integral in double precision, finely."""
     alpha = np.random.default_rng(1).uniform(0.5, 2.0, 40)
     x = np.exp(np.random.default_rng(2).uniform(-6.0, 3.0, 200))
     v = np.arange(-40.0, 12.0, 0.01)
