@@ -9,7 +9,7 @@ Euler-Maruyama, in increments (steps times coordinates) a second:
 The event-driven simulator, in exits a second, against Euler-Maruyama at equal accuracy: of a
 ladder of steps, and of cutoffs, the coarsest whose mean exit time is within 0.5 % and two standard
 errors of the reference (a cutoff finer than all). The standard error is 0.1 % (a million exits)
-unless that would take Euler-Maruyama more than 4e9 increments.
+unless that would take Euler-Maruyama more than 1e9 increments.
 
 Every way is timed in turn and the best of several rounds counts. Run on an idle machine:
 ``python benchmarks/sde_speed.py [--threads 2]``
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from sgnoise import sde
 
-ROUNDS = 5
+ROUNDS = 3
 PATHS = 50_000
 STEPS = 200
 TOLERANCE = 0.005
@@ -163,7 +163,7 @@ def affordable(step: float, mean: float, increments: float) -> int:
 
 def judged_walk(cell: Cell, mean: float, step: float) -> sde.Exits:
     """Enough exits by Euler-Maruyama to judge the step."""
-    return cell.walk(step, affordable(step, mean, 4e9))
+    return cell.walk(step, affordable(step, mean, 1e9))
 
 
 def coarsest(
@@ -194,7 +194,7 @@ def compare_exits(threads: int) -> None:
         cutoff, cutoff_error = coarsest(
             CUTOFF_LADDER, mean, functools.partial(cell.jump, paths=1_000_000)
         )
-        paths = affordable(step, mean, 2e8)
+        paths = affordable(step, mean, 1e8)
         walked = paths / best(functools.partial(cell.walk, step, paths))
         jumped = 400_000 / best(functools.partial(cell.jump, cutoff, 400_000))
         print(

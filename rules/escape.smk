@@ -38,7 +38,7 @@ rule plan_escape:
         f"{RESULTS}/benchmarks/plan_escape/{{dataset}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=60,
@@ -71,7 +71,7 @@ rule simulate_escape:
         f"{RESULTS}/benchmarks/simulate_escape/{{dataset}}/b{{batch_size}}/lr{{rate}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=120,

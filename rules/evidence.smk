@@ -32,7 +32,6 @@ rule collect_claims:
         mem_mb=2000,
         runtime=10,
     params:
-        controls=list(CONTROLS),
         code=code("collect_claims.py"),
     script:
         "../scripts/collect_claims.py"

@@ -89,7 +89,9 @@ def compare_theory(
         *exit_probability_rows(grid),
         *ratio_rows(axis, rho=rho, seed=seed, threads=threads),
         *large_jump_rows(grid),
-        *shape_rows(grid, seed=seed, threads=threads),
+        *decay_rows(grid),
+        *noise_level_rows(seed=seed, threads=threads),
+        *basin_rows(seed=seed, threads=threads),
     ]
     for row in rows:
         logger.info("%s: %s: %s", study, row["theorem"], row["verdict"])
@@ -696,8 +698,8 @@ def large_jump_rows(grid: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
-def shape_rows(grid: pd.DataFrame, *, seed: int, threads: int) -> list[dict[str, object]]:
-    """What the text says of decay, of the far edge, and of width and height of the basin."""
+def decay_rows(grid: pd.DataFrame) -> list[dict[str, object]]:
+    """What the text says of the learning rate's decay, after Theorem 4.1."""
     rows = []
     below: list[Case] = []
     quick: list[Case] = []
@@ -726,6 +728,57 @@ def shape_rows(grid: pd.DataFrame, *, seed: int, threads: int) -> list[dict[str,
                     rule="order",
                 )
             )
+    return rows
+
+
+def noise_level_rows(*, seed: int, threads: int) -> list[dict[str, object]]:
+    """The exponent of the noise level 1' lambda: the paper prints three."""
+    alphas, epsilon, levels = (0.75, 1.25, 1.75), 0.01, (0.5, 2.0)
+    slopes = {}
+    for alpha in alphas:
+        low, high = (
+            Case(
+                *simulate_basin(
+                    np.array([alpha]),
+                    epsilon,
+                    1.0,
+                    1.0,
+                    1.0,
+                    f"level {level:g}",
+                    seed,
+                    threads,
+                    level,
+                ).mean_time(),
+                epsilon,
+            )
+            for level in levels
+        )
+        grown = quotient_case(high, low, epsilon)
+        scale = math.log(levels[1] / levels[0])
+        slopes[alpha] = (
+            math.log(grown.ratio) / scale,
+            math.log(grown.high / grown.low) / 2 / scale,
+        )
+    return [
+        row(
+            f"{theorem}, noise level",
+            "The mean exit time is a power of the row sum of the noise covariance.",
+            "predicted / simulated exponent of the row sum",
+            f"{span('alpha', alphas)}, epsilon {epsilon:g}, {span('row sum', levels)}, N 1",
+            [exponent_case(predicted(alpha), *slopes[alpha]) for alpha in alphas],
+            rule="equation",
+        )
+        for theorem, predicted in (
+            ("Theorem 4.1 (text)", lambda alpha: -alpha),
+            ("Corollary 4.2 (text)", lambda alpha: -1.0),
+            ("Corollary 4.2 (appendix)", lambda alpha: -1 / alpha),
+        )
+    ]
+
+
+def basin_rows(*, seed: int, threads: int) -> list[dict[str, object]]:
+    """What the text says of the far edge, and of height and width of the basin."""
+    rows = []
     alphas, epsilons = (0.75, 1.25, 1.75), (0.01, 0.03)
 
     @functools.cache
@@ -808,10 +861,11 @@ def simulate_basin(
     name: str,
     seed: int,
     threads: int,
+    row_sum: float = 1.0,
 ) -> Exits:
     """Exits from [-far, near]^N by the event-driven simulator, on the random stream ``name``."""
     return first_exit_by_jumps(
-        LevySystem(alpha=alpha, epsilon=epsilon, curvature=curvature),
+        LevySystem(alpha=alpha, epsilon=epsilon, row_sum=row_sum, curvature=curvature),
         -far,
         near,
         cutoff=0.1 * near,
