@@ -35,6 +35,9 @@ rule all:
     default_target: True
     input:
         rules.make_report.output,
+        figure_paths(),
+        table_paths(),
+        data_paths(),
 
 
 rule figures:

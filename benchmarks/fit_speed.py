@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -113,6 +112,12 @@ def first_call() -> None:
     )
 
 
+def peak_resident() -> int:
+    """The largest resident size of this process so far, in bytes (from Linux's /proc)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
 def peak_memory() -> None:
     """Print the growth of the peak of resident memory during a fit, relative to the input."""
     noise = make_noise(64, 100)
@@ -121,10 +126,9 @@ def peak_memory() -> None:
     noise = np.empty((ROWS, VALUES), np.float32)
     for start in range(0, ROWS, len(some)):
         noise[start : start + len(some)] = some
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     fitting.fit_stable(noise)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{(after - before) * 1024 / noise.nbytes:.1%} of the input")
+    print(f"{(peak_resident() - before) / noise.nbytes:.1%} of the input")
 
 
 def in_fresh_process(what: str, cache: str) -> str:

@@ -161,6 +161,23 @@ def test_brownian_exit_time_is_the_known_one() -> None:
     assert gaps[0] > gaps[1] > 0
 
 
+@pytest.mark.parametrize("alpha", [0.7, 1.2, 1.6])
+def test_exit_time_of_the_stable_process_itself(alpha: float) -> None:
+    """Without drift the mean exit time from (-1, 1) is 1 / (Gamma(1 + alpha) c) (Getoor 1961)."""
+    epsilon = 0.3
+    system = LevySystem(alpha=alpha, epsilon=epsilon, curvature=0.0)
+    exact = 1 / (math.gamma(1 + alpha) * levy_constant(alpha) * epsilon**alpha)
+    walked = first_exit(
+        system, -1.0, 1.0, step=exact / 2000, max_steps=10**6, paths=10_000, seed=SEED
+    )
+    jumped = first_exit_by_jumps(
+        system, -1.0, 1.0, cutoff=0.03, max_events=10**6, paths=10_000, seed=SEED
+    )
+    for exits, tolerance in ((walked, 0.02), (jumped, 0.01)):
+        mean, low, high = exits.mean_time()
+        assert abs(mean - exact) <= tolerance * exact + SLACK * (high - low) / 2
+
+
 @pytest.mark.parametrize("simulator", ["euler_maruyama", "by_jumps"])
 def test_way_out_in_the_limit_of_small_noise(simulator: str) -> None:
     alpha = np.array([0.8, 1.4])
@@ -371,6 +388,7 @@ def test_system_rejects(changes: dict, message: str) -> None:
         ({"step": 2.0}, "curvature"),
         ({"paths": 0}, "paths"),
         ({"start": 1.5}, "start"),
+        ({"max_steps": 0}, "max_steps"),
     ],
 )
 def test_first_exit_rejects(changes: dict, message: str) -> None:
@@ -387,6 +405,8 @@ def test_first_exit_rejects(changes: dict, message: str) -> None:
         ({}, {"cutoff": 1.0}, "cutoff"),
         ({}, {"largest": 0.05}, "largest"),
         ({}, {"start": -1.5}, "start"),
+        ({}, {"paths": 0}, "paths"),
+        ({}, {"max_events": 2**31}, "max_events"),
     ],
 )
 def test_first_exit_by_jumps_rejects(system: dict, changes: dict, message: str) -> None:

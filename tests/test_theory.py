@@ -511,20 +511,17 @@ def test_covariance_of_a_small_network(tmp_path: Path) -> None:
 
 
 def test_table_of_theorems(study: Path, tmp_path: Path) -> None:
-    def table(name: str) -> pd.DataFrame:
-        compare_theory(
-            exit_axis_path=str(study / "exit_axis.parquet"),
-            exit_time_path=str(study / "exit_time.parquet"),
-            covariance_path=str(study / "covariance.parquet"),
-            theorems_path=str(tmp_path / name),
-            rho=0.5,
-            study="test",
-            seed=1,
-            threads=1,
-        )
-        return pd.read_csv(tmp_path / name)
-
-    theorems = table("theorems.csv")
+    compare_theory(
+        exit_axis_path=str(study / "exit_axis.parquet"),
+        exit_time_path=str(study / "exit_time.parquet"),
+        covariance_path=str(study / "covariance.parquet"),
+        theorems_path=str(tmp_path / "theorems.csv"),
+        rho=0.5,
+        study="test",
+        seed=1,
+        threads=1,
+    )
+    theorems = pd.read_csv(tmp_path / "theorems.csv")
     assert set(theorems["verdict"]) <= {HOLDS, SCALING, FAILS}
     assert not theorems.isna().any().any()
     verdicts = theorems.groupby("theorem")["verdict"].agg(set)
@@ -535,3 +532,26 @@ def test_table_of_theorems(study: Path, tmp_path: Path) -> None:
     assert verdicts["Proposition 3.4 (text)"] == {HOLDS}
     assert verdicts["Corollary 4.4, exponent"] == {FAILS}
     assert verdicts["Equation 12"] == {HOLDS}
+    assert verdicts["Corollary 4.2 (text), noise level"] == {HOLDS}
+    assert verdicts["Theorem 4.1 (text), noise level"] == {FAILS}
+
+
+def test_table_of_theorems_leaves_out_what_a_study_cannot_tell(study: Path, tmp_path: Path) -> None:
+    """One coordinate, two epsilons, no decay: no finite bound and no exponent."""
+    grid = pd.read_parquet(study / "exit_time.parquet")
+    few = grid[(grid["dimensions"] == 1) & (grid["epsilon"] > 0.02) & (grid["gamma"] == 1)]
+    store.write_table(tmp_path / "few.parquet", few, store.provenance(study="test"))
+    compare_theory(
+        exit_axis_path=str(study / "exit_axis.parquet"),
+        exit_time_path=str(tmp_path / "few.parquet"),
+        covariance_path=str(study / "covariance.parquet"),
+        theorems_path=str(tmp_path / "theorems.csv"),
+        rho=0.5,
+        study="test",
+        seed=1,
+        threads=1,
+    )
+    theorems = set(pd.read_csv(tmp_path / "theorems.csv")["theorem"])
+    assert "Theorem 4.1, exponent (text)" not in theorems
+    assert "Theorem 4.3 (text)" not in theorems
+    assert {"Theorem 4.1 (text)", "Lemma 3.1", "Equation 12"} <= theorems

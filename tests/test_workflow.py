@@ -1,4 +1,4 @@
-"""The real workflow, end to end, on a micro study; and what runs again after each kind of change."""
+"""The real workflow, end to end, on a micro study; and what runs again after each change."""
 
 import json
 import os

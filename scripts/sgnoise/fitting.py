@@ -87,7 +87,7 @@ Location = Literal["zero", "median"] | ArrayLike
 NanPolicy = Literal["raise", "flag"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A law fitted to each of P rows; all arrays have length P.
 
@@ -312,15 +312,15 @@ def fit_stable(
     Standard errors come from the observed information. At the boundary alpha = 2 (the likelihood
     falls as soon as alpha does) ``alpha_se`` is how far below 2 the likelihood has lost half a
     unit, which is the usual standard error where the slope is nil; the interval is one-sided then.
-    With 1000 values, alpha +- 1.96 alpha_se covers the truth in 95 % of fits up to alpha = 1.6, in 93.5
-    % at 1.8, 92 % at 1.9, 89 % at 1.95 and 86 % at 1.98.
+    With 1000 values, alpha +- 1.96 alpha_se covers the truth in 95 % of fits up to alpha = 1.6, in
+    93.5 % at 1.8, 92 % at 1.9, 89 % at 1.95 and 86 % at 1.98.
 
     Args:
         noise: (P, M) float32 or float64; anything else is converted to float64.
         alpha: hold it at this value, in [0.5, 2].
         location: see the module.
         nan_policy: "raise" on NaN or infinity, or "flag" these rows and fit the others.
-        threads: None takes what numba is set to.
+        threads: how many to use; None: one for each core that the process may use.
 
     Raises:
         ValueError: noise not a matrix, NaN or infinity in it, or an argument out of its range.
@@ -564,7 +564,7 @@ def characteristic_function_alpha(
     Args:
         noise: (P, M).
         location: as for ``fit_stable``; it only guards the precision of the angles.
-        threads: None takes what numba is set to.
+        threads: as for ``fit_stable``.
 
     Returns:
         (P,), NaN where the row has a NaN or its quartiles are equal.

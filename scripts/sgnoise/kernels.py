@@ -53,7 +53,7 @@ OK, NOT_FINITE, ALL_ZERO, TOO_FEW, CONSTANT, ALPHA_BELOW_RANGE, SHAPE_AT_BOUND, 
 
 MIN_VALUES = 20
 # The likelihood of a few dozen values can have two maxima: below this many, more starts are tried.
-FEW_VALUES = 150
+FEW_VALUES = 100
 MORE_STARTS = (1.0, 1.7)
 MAX_EVALUATIONS = 60
 STEP_TOLERANCE = 3e-4  # the error after a Newton step of this size is its square: below 1e-6

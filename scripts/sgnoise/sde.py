@@ -16,7 +16,9 @@ Two simulators of the first exit from a box, written to check each other:
 
 Arrays are (coordinate, path). Random numbers are a function of seed, coordinate, path and step
 (the counter-based generator Philox 2x32-10 of Salmon et al. 2011), so that a result depends neither
-on the number of threads nor on how paths and steps are cut into pieces.
+on the number of threads nor on how paths and steps are cut into pieces; bit for bit on one kind of
+processor, as another's compiler may round differently. Simulations with the same seed share their
+random numbers, whatever their system.
 """
 
 from __future__ import annotations
@@ -725,6 +727,11 @@ def _start(
     return np.repeat(point.astype(np.float32)[:, None], paths, axis=1)
 
 
+def _check_budget(name: str, budget: int) -> None:
+    if not 1 <= budget < 2**31:
+        raise ValueError(f"{name} = {budget}: must lie between 1 and 2^31 - 1")
+
+
 def _decay(system: LevySystem, step: float) -> np.ndarray:
     """What a step of Euler-Maruyama's drift leaves of each coordinate, (N,)."""
     if step <= 0:
@@ -888,10 +895,11 @@ def first_exit(
         paths, seed, start, threads: as in :func:`simulate_paths`.
 
     Raises:
-        ValueError: a box without the origin inside, or a step that is too long.
+        ValueError: a box without the origin or the start inside, or a step that is too long.
     """
     box = _box(lower, upper, system.dimensions)
     state = _start(start, system, paths, box)
+    _check_budget("max_steps", max_steps)
     steps = np.full(paths, max_steps)
     signed = np.zeros(paths, dtype=np.int32)
     jump = np.zeros(paths)
@@ -980,9 +988,8 @@ def first_exit_by_jumps(
         _reciprocal(high),
         seed_sequence(seed, "jump by jump").generate_state(3 * system.dimensions),
     )
-    origin = _start(start, system, 1, (low, high))[:, 0]
-    if paths < 1:
-        raise ValueError(f"paths = {paths}: at least one path")
+    _check_budget("max_events", max_events)
+    origin = _start(start, system, paths, (low, high))[:, 0]
     exit_time = np.zeros(paths)
     signed = np.zeros(paths, dtype=np.int32)
     jump = np.zeros(paths)
