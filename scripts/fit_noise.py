@@ -77,8 +77,8 @@ def fit_noise(
         fitted_draws, _ = evidence.split_draws(noise, held_out_fraction)
         fits, held_out_fits = {}, {}
         for law in track(laws, "laws"):
-            fits[law] = FITTERS[law](noise, nan_policy="flag")
-            held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag")
+            fits[law] = FITTERS[law](noise, nan_policy="flag", threads=threads)
+            held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag", threads=threads)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(noise), BLOCK)]
         tables = [
             evidence_table(
