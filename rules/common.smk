@@ -14,7 +14,7 @@ FOLDER = Path(workflow.basedir)
 SCRIPTS = FOLDER / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from sgnoise.digest import code_digest
+from sgnoise.digest import code_digest, library_version
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import SettingsError, complete_settings, load_schema
 
@@ -57,9 +57,25 @@ def source(path):
     return os.path.relpath(FOLDER / path)
 
 
+# What the networks of other libraries depend on besides the code of this workflow.
+NETWORK_LIBRARIES = {
+    "bert": "transformers",
+    "huggingface": "transformers",
+    "open_clip": "open_clip",
+    "timm": "timm",
+}
+
+
 def network_code(run):
-    """The digest of the user's own network (`module:function`), None for a registered one."""
+    """What decides how a network is built, where that is not the code of this workflow.
+
+    The digest of the user's own network (`module:function`), the release of the library that has
+    the network, or None.
+    """
     package, separator, _ = RUNS[run]["model"]["name"].partition(":")
+    if package in NETWORK_LIBRARIES:
+        library = NETWORK_LIBRARIES[package]
+        return f"{library}=={library_version(library)}"
     file = Path(*package.split(".")).with_suffix(".py")
     if not separator or not file.is_file():
         return None
@@ -157,11 +173,16 @@ def data_paths():
 
 
 def parent_files(wildcards):
-    """The checkpoint from which a run goes on, if it does not start afresh."""
-    parent = RUNS[wildcards.run].get("start_from")
-    if parent is None:
-        return {}
-    return {"parent_model": run_file(parent, "model.safetensors")}
+    """The weights with which a run starts, if they come from a file.
+
+    That is the checkpoint of the run from which it goes on, or a file of pre-trained weights.
+    """
+    run = RUNS[wildcards.run]
+    if "start_from" in run:
+        return {"parent_model": run_file(run["start_from"], "model.safetensors")}
+    if "weights" in run["model"]:
+        return {"weights": run["model"]["weights"]}
+    return {}
 
 
 def figure_outputs(number):

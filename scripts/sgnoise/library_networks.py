@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sgnoise.datasets import PADDING
 from sgnoise.networks import image_shape
-
-# Token id that fills up short texts.
-PADDING = 0
 
 
 class TextClassifier(nn.Module):
@@ -103,10 +101,17 @@ def timm_model(
     if loading and weights is None and not known.has_weights:
         raise ValueError(f"timm has no weights for {name!r}; set 'pretrained: false'")
     with _explained("timm", name, loading, weights):
+        # timm keeps the last layer if its source, as the overlay describes it, has as many classes.
+        overlay = None
+        if loading and weights is not None:
+            state = timm.models.load_state_dict(weights, weights_only=True)
+            last = state.get(f"{known.classifier}.weight")
+            found = known.num_classes if last is None else len(last)
+            overlay = {"file": weights, "num_classes": found}
         return timm.create_model(
             name,
             pretrained=loading,
-            pretrained_cfg_overlay={"file": weights} if loading and weights else None,
+            pretrained_cfg_overlay=overlay,
             num_classes=classes,
             in_chans=channels,
             **options,
@@ -146,14 +151,21 @@ def huggingface_model(
             "and model.safetensors"
         )
     source = weights or name
-    with _explained("huggingface", name, True, weights):
-        config = transformers.AutoConfig.from_pretrained(
-            source,
-            num_labels=classes,
-            local_files_only=weights is not None or not wanted,
-            trust_remote_code=False,
-            **options,
-        )
+    try:
+        with _explained("huggingface", name, wanted, weights):
+            config = transformers.AutoConfig.from_pretrained(
+                source,
+                num_labels=classes,
+                local_files_only=weights is not None or not wanted,
+                trust_remote_code=False,
+                **options,
+            )
+    except OSError as error:
+        raise ValueError(
+            f"model {full_name!r}: its configuration is not on this machine. Set 'pretrained: true'"
+            " where there is a connection, or 'weights:' to a folder with config.json and "
+            "model.safetensors; or choose 'bert', which is built from sizes"
+        ) from error
     if config.pad_token_id not in (PADDING, None):
         raise ValueError(
             f"model {full_name!r} fills up texts with the token {config.pad_token_id}, the data "
@@ -229,6 +241,7 @@ def open_clip_model(
     *,
     input_shape: tuple[int, ...],
     classes: int,
+    vocabulary: int | None = None,
     pretrained: str | None = None,
     weights: str | None = None,
     fill: bool = True,
@@ -239,6 +252,7 @@ def open_clip_model(
         name: as ``open_clip.list_models()`` has it.
         input_shape: (channels, height, width) of the images, as the model has it.
         classes: not used: the texts take the place of classes.
+        vocabulary: the number of token ids in the texts, if known.
         pretrained: the tag of the weights, such as ``laion400m_e32``.
         weights: a file with such weights, instead of OpenCLIP's source.
         fill: whether to get the weights at all.
@@ -251,18 +265,25 @@ def open_clip_model(
             f"open_clip has no model {name!r}" + (f"; it has {', '.join(near)}" if near else "")
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is not None and pretrained not in tags:
+    if pretrained and pretrained not in tags:
         raise ValueError(
             f"open_clip has no weights {pretrained!r} for {name!r}; it has {', '.join(tags)}"
         )
-    size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    config = open_clip.get_model_config(name)
+    tokens = config["text_cfg"]["vocab_size"]
+    if vocabulary is not None and vocabulary > tokens:
+        raise ValueError(
+            f"model 'open_clip:{name}' knows {tokens} tokens, the data set has {vocabulary}; its "
+            "texts need the tokeniser of the model"
+        )
+    size = config["vision_cfg"]["image_size"]
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if shape != (3, *sides):
         raise ValueError(
             f"model 'open_clip:{name}' takes images of shape {(3, *sides)}, not {shape}; set the "
             "size of the data set's images"
         )
-    loading = fill and _wanted("open_clip", name, pretrained is not None, weights)
+    loading = fill and _wanted("open_clip", name, bool(pretrained), weights)
     with _explained("open_clip", name, loading, weights):
         network = open_clip.create_model(
             name,
@@ -299,6 +320,10 @@ def _library(module: str, package: str) -> ModuleType:
 
 def _wanted(library: str, name: str, pretrained: bool, weights: str | None) -> bool:
     """Whether the network is to have weights from elsewhere; a file must be there."""
+    if not isinstance(pretrained, bool):
+        raise ValueError(
+            f"model '{library}:{name}': 'pretrained' is {pretrained!r}; it must be true or false"
+        )
     if weights is not None and not Path(weights).exists():
         raise ValueError(
             f"model '{library}:{name}': there are no weights at {weights!r} (relative paths start "

@@ -108,7 +108,8 @@ def _check_arguments(
         raise ValueError(
             f"model {name!r} takes no texts: its function has no argument 'vocabulary'"
         )
-    if "vocabulary" in expected and "vocabulary" not in arguments:
+    needed = "vocabulary" in expected and expected["vocabulary"].default is inspect.Parameter.empty
+    if needed and "vocabulary" not in arguments:
         raise ValueError(f"model {name!r} takes texts, which the data set has none of")
     try:
         signature.bind(**arguments, **options)

@@ -6,6 +6,7 @@ object that says how it was made: study, run, settings, seed and the versions of
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import platform
@@ -72,6 +73,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed process left of ``path`` under temporary names."""
+    final = Path(path)
+    for left in final.parent.glob(f".{glob.escape(final.stem)}.*.part{final.suffix}"):
+        left.unlink()
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
