@@ -15,7 +15,7 @@ IMAGES = {"source": "cifar10"}
 def run(**changes: Any) -> dict[str, Any]:
     return {
         "model": {"name": "resnet18"},
-        "training": {"epochs": 10, "batch_size": 128},
+        "training": {"epochs": 1, "batch_size": 128},
         "gradients": {"mode": "per_sample", "uniform": 10_000, "per_layer": 100},
         "batch_sizes": [128],
     } | changes
@@ -23,7 +23,7 @@ def run(**changes: Any) -> dict[str, Any]:
 
 def test_more_epochs_take_longer_and_a_gpu_less() -> None:
     short = resources.training_need(run(), IMAGES, "cpu")
-    long = resources.training_need(run(training={"epochs": 100, "batch_size": 128}), IMAGES, "cpu")
+    long = resources.training_need(run(training={"epochs": 10, "batch_size": 128}), IMAGES, "cpu")
     fast = resources.training_need(run(), IMAGES, "cuda")
     assert long.minutes > 5 * short.minutes
     assert fast.minutes < short.minutes

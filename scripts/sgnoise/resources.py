@@ -62,10 +62,13 @@ _CPU_SPEED = 6.0
 _GPU_SPEED = 2500.0
 # A pass backward costs twice one forward, an evaluation in each epoch once more.
 _TRAINING_PASSES, _GRADIENT_PASSES = 4, 3
+# What a step costs beside its arithmetic, which small networks on a GPU notice.
+_STEP_SECONDS = 0.02
 _SAFETY = 2.0
 _CHUNK = 128  # samples that pass through a network together when gradients are taken
 _LAYERS = 100  # more than most networks have
 _BASE_MB = 1500  # Python with torch
+_BASE_MINUTES = 15
 _LONGEST_MINUTES = 7 * 24 * 60
 
 
@@ -78,7 +81,7 @@ class Need(NamedTuple):
 
 
 def _need(seconds: float, memory_mb: float, gpus: int = 0) -> Need:
-    minutes = min(math.ceil(10 + _SAFETY * seconds / 60), _LONGEST_MINUTES)
+    minutes = min(math.ceil(_BASE_MINUTES + _SAFETY * seconds / 60), _LONGEST_MINUTES)
     return Need(minutes, 100 * math.ceil(memory_mb / 100), gpus)
 
 
@@ -97,7 +100,7 @@ def _cost(model: Mapping[str, Any], side: int) -> tuple[float, float]:
 def training_samples(spec: Mapping[str, Any]) -> int:
     """How many samples a data set has for training, at most."""
     samples, _ = _SIZES.get(spec["source"], _UNKNOWN_SIZE)
-    wanted = spec.get("subset", {}).get("train", samples)
+    wanted = (spec.get("subset") or {}).get("train", samples)
     return min(samples, wanted) if spec["source"] in _SIZES else wanted
 
 
@@ -106,7 +109,7 @@ def _side(spec: Mapping[str, Any]) -> int:
     if spec["source"] == "table" or spec.get("form") == "table":
         return 0
     _, side = _SIZES.get(spec["source"], _UNKNOWN_SIZE)
-    return int(spec.get("image_size", spec.get("length", side)))
+    return spec.get("image_size") or spec.get("length") or side
 
 
 def dataset_need(spec: Mapping[str, Any]) -> Need:
@@ -125,7 +128,8 @@ def _network_load(
     side, samples = _side(spec), training_samples(spec)
     forward, weights = _cost(run["model"], side)
     gpus = 1 if device == "cuda" else 0
-    seconds = passes * forward * samples / (_GPU_SPEED if gpus else _CPU_SPEED)
+    seconds = passes * samples * forward / (_GPU_SPEED if gpus else _CPU_SPEED)
+    seconds += passes / _GRADIENT_PASSES * samples / batch_size * _STEP_SECONDS
     # Activations: about 40 bytes for each thousand multiply-adds of a sample.
     activations = 0.0 if gpus else 40 * forward * batch_size
     inputs = min(samples * 12 * max(side, 8) ** 2 / 1e6, 2000)
