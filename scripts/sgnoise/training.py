@@ -56,8 +56,8 @@ class Stop:
             ``tolerance``.
     """
 
-    tolerance: float
-    patience: int
+    tolerance: float = 1e-4
+    patience: int = 5
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
