@@ -9,6 +9,7 @@ formats are safetensors and what ``torch.load(weights_only=True)`` takes.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -284,7 +285,7 @@ def open_clip_model(
             "size of the data set's images"
         )
     loading = fill and _wanted("open_clip", name, bool(pretrained), weights)
-    with _explained("open_clip", name, loading, weights):
+    with _explained("open_clip", name, loading, weights), _quiet():
         network = open_clip.create_model(
             name,
             pretrained=(weights or pretrained) if loading else None,
@@ -351,6 +352,17 @@ def _explained(library: str, name: str, loading: bool, weights: str | None) -> I
             f"({type(error).__name__}: {error}). Run once where there is a connection, or fetch "
             "the file by other means and set 'weights:' to its path"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without OpenCLIP's warning of random weights, which are asked for or replaced later."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _text_length(input_shape: tuple[int, ...], name: str) -> int:
