@@ -40,7 +40,7 @@ _EVALUATION_BATCH = 512
 _EVALUATION_NUMBERS = 2**24
 # A part of a data set whose inputs take less is copied to the device once; of a larger one each
 # batch is read when it is needed.
-_RESIDENT_BYTES = 2**31
+_RESIDENT_BYTES = 2**30
 # The name, in a checkpoint, of the state that belongs to no parameter.
 _SCALER = "scaler"
 
