@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn import functional
 
-from sgnoise import datasets, gradients, models, seeds, store
+from sgnoise import datasets, gradients, losses, models, seeds, store
 from sgnoise.jobs import logger, running_job, track
 
 # Samples that pass through the network together.
@@ -26,6 +25,7 @@ def dump_gradients(
     model_path: str,
     gradients_path: str,
     model: Mapping[str, Any],
+    loss: str,
     mode: str,
     uniform: int,
     per_layer: int,
@@ -44,6 +44,7 @@ def dump_gradients(
         model_path: the weights.
         gradients_path: Parquet to write: keys, ``value``, ``full_gradient``, ``gradient``.
         model: see ``sgnoise.models.build_model``.
+        loss: see ``sgnoise.losses``.
         mode: ``per_sample``: the gradient for each training sample, normalisation by running
             statistics; ``mini_batch``: for each mini-batch of passes through the data, batch
             normalisation by the statistics of the mini-batch.
@@ -65,17 +66,23 @@ def dump_gradients(
     place = models.resolve_device(device)
     dataset = datasets.load(arrays_path)
     network = models.build_model(
-        model, input_shape=dataset.input_shape, classes=dataset.classes, seed=0
+        model,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        vocabulary=dataset.vocabulary,
+        seed=0,
+        fill=False,
     )
     models.load_weights(model_path, network)
     network.to(place)
+    objective = losses.loss_function(loss, network)
     sample = gradients.sample_parameters(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
     with models.cpu_threads(threads):
         if mode == "per_sample":
-            parts = _per_sample(network, dataset, sample, place)
+            parts = _per_sample(network, objective, dataset, sample, place)
             width = dataset.size("train")
         else:
             if batch_size is None or draws is None:
@@ -93,7 +100,9 @@ def dump_gradients(
             inputs, targets = (
                 torch.from_numpy(array).to(place) for array in dataset.batch("train", slice(None))
             )
-            parts = _mini_batches(network, inputs, targets, sample, batch_size, passes, seed)
+            parts = _mini_batches(
+                network, objective, inputs, targets, sample, batch_size, passes, seed
+            )
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
     logger.info("%d gradients of %d parameters", width, len(sample))
@@ -101,12 +110,13 @@ def dump_gradients(
 
 def _per_sample(
     network: torch.nn.Module,
+    loss: losses.Loss,
     dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
     place: torch.device,
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
-    engine = gradients.PerSampleGradients(network, functional.cross_entropy, sample)
+    engine = gradients.PerSampleGradients(network, loss, sample)
     for first in track(range(0, dataset.size("train"), CHUNK), "chunks of samples"):
         inputs, targets = dataset.batch("train", slice(first, first + CHUNK))
         found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
@@ -115,6 +125,7 @@ def _per_sample(
 
 def _mini_batches(
     network: torch.nn.Module,
+    loss: losses.Loss,
     inputs: torch.Tensor,
     targets: torch.Tensor,
     sample: gradients.ParameterSample,
@@ -126,7 +137,7 @@ def _mini_batches(
     for number in track(range(passes), "passes"):
         found = gradients.mini_batch_gradients(
             network,
-            functional.cross_entropy,
+            loss,
             inputs,
             targets,
             sample,
@@ -189,6 +200,7 @@ if __name__ == "__main__":
             model_path=job.input.model,
             gradients_path=job.output.gradients,
             model=job.params.model,
+            loss=job.params.loss,
             **job.params.sampling,
             batch_size=job.params.batch_size,
             draws=job.params.draws,

@@ -190,6 +190,14 @@ def test_hugging_face_takes_weights_from_a_folder(tmp_path: Path) -> None:
         build(spec, (9,), vocabulary=30)
     with pytest.raises(ValueError, match="fills up texts with the token 1"):
         build({**spec, "pad_token_id": 1}, (8,), vocabulary=30)
+    with pytest.raises(ValueError, match="wrong options: hiden_dropout"):
+        build({**spec, "hiden_dropout": 0.0}, (8,), vocabulary=30)
+    dropped = build({**spec, "hidden_dropout_prob": 0.5}, (8,), vocabulary=30)
+    config: Any = dropped.get_submodule("transformer").config
+    assert config.hidden_dropout_prob == 0.5
+    for options in ({"num_hidden_layers": 2}, {"intermediate_size": 8}):
+        with pytest.raises(ValueError, match=r"lack \d+ tensors of this network, such as bert\."):
+            build({**spec, **options}, (8,), vocabulary=30)
     with pytest.raises(ValueError, match=r"it must be a folder with config\.json"):
         build({**spec, "weights": str(tmp_path.parent)}, (8,), vocabulary=30)
 

@@ -9,6 +9,7 @@ formats are safetensors and what ``torch.load(weights_only=True)`` takes.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,11 +154,12 @@ def huggingface_model(
     source = weights or name
     try:
         with _explained("huggingface", name, wanted, weights):
-            config = transformers.AutoConfig.from_pretrained(
+            config, unknown = transformers.AutoConfig.from_pretrained(
                 source,
                 num_labels=classes,
                 local_files_only=weights is not None or not wanted,
                 trust_remote_code=False,
+                return_unused_kwargs=True,
                 **options,
             )
     except OSError as error:
@@ -166,6 +168,8 @@ def huggingface_model(
             " where there is a connection, or 'weights:' to a folder with config.json and "
             "model.safetensors; or choose 'bert', which is built from sizes"
         ) from error
+    if unknown:
+        raise ValueError(f"model {full_name!r}: wrong options: {', '.join(sorted(unknown))}")
     if config.pad_token_id not in (PADDING, None):
         raise ValueError(
             f"model {full_name!r} fills up texts with the token {config.pad_token_id}, the data "
@@ -186,14 +190,23 @@ def huggingface_model(
     if not (fill and wanted):
         return TextClassifier(classifier.from_config(config))
     with _explained("huggingface", name, True, weights):
-        network = classifier.from_pretrained(
+        network, report = classifier.from_pretrained(
             source,
+            output_loading_info=True,
             config=config,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             local_files_only=weights is not None,
             trust_remote_code=False,
             dtype=torch.float32,
+        )
+    # The last layer may be new; the body must not be.
+    missing = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
+    missing = {key for key in missing if key.startswith(f"{network.base_model_prefix}.")}
+    if missing:
+        raise ValueError(
+            f"model {full_name!r}: the weights of {source} lack {len(missing)} tensors of this "
+            f"network, such as {min(missing)}"
         )
     return TextClassifier(network)
 
@@ -284,7 +297,7 @@ def open_clip_model(
             "size of the data set's images"
         )
     loading = fill and _wanted("open_clip", name, bool(pretrained), weights)
-    with _explained("open_clip", name, loading, weights):
+    with _explained("open_clip", name, loading, weights), _quiet():
         network = open_clip.create_model(
             name,
             pretrained=(weights or pretrained) if loading else None,
@@ -351,6 +364,17 @@ def _explained(library: str, name: str, loading: bool, weights: str | None) -> I
             f"({type(error).__name__}: {error}). Run once where there is a connection, or fetch "
             "the file by other means and set 'weights:' to its path"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without OpenCLIP's warning of random weights, which are asked for or replaced later."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _text_length(input_shape: tuple[int, ...], name: str) -> int:

@@ -205,6 +205,17 @@ def _check_references(settings: Mapping[str, Any]) -> None:
         if law not in settings["fits"]["laws"]:
             raise SettingsError(f"fits.laws: the tables need the law '{law}'.")
     for index, run in enumerate(settings["runs"]):
+        if run["loss"] == "contrastive" and run["gradients"]["mode"] != "mini_batch":
+            raise SettingsError(
+                f"runs[{index}].gradients.mode: the contrastive loss is one of mini-batches, a "
+                "sample has no gradient of its own; set mini_batch."
+            )
+        training = run["training"]
+        if "stop" in training and training["evaluate_every"] != 1:
+            raise SettingsError(
+                f"runs[{index}].training.evaluate_every: 'stop' looks at the loss of every epoch; "
+                "leave out evaluate_every."
+            )
         if run["gradients"]["mode"] == "mini_batch" and len(run["batch_sizes"]) > 1:
             raise SettingsError(
                 f"runs[{index}].batch_sizes: with gradients.mode mini_batch a dump holds the "
