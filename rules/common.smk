@@ -29,7 +29,6 @@ STUDY = SETTINGS["study"]
 RESULTS = f"results/{STUDY}"
 RUNS = {run["name"]: run for run in SETTINGS["runs"]}
 CONTROLS = {control["name"]: control for control in SETTINGS["controls"]}
-BATCH_SIZES = SETTINGS["noise"]["batch_sizes"]
 ESCAPE = SETTINGS["escape"]
 ENVIRONMENT = FOLDER / "envs" / "sgnoise.yaml"
 GPUS = 1 if SETTINGS["device"] == "cuda" else 0
@@ -89,6 +88,13 @@ def run_file(run, name):
     return f"{RESULTS}/runs/{run}/{name}"
 
 
+def batch_sizes_of(run):
+    """The mini-batch sizes at which the noise of a run or control is drawn."""
+    if run in RUNS:
+        return RUNS[run]["batch_sizes"]
+    return SETTINGS["noise"]["batch_sizes"]
+
+
 def fits_of(run, batch_size):
     return run_file(run, f"fits/b{batch_size}.parquet")
 
@@ -126,14 +132,19 @@ def table_paths():
     )
 
 
+def mini_batch_setting(run, value):
+    """``value`` for a run whose gradients are those of mini-batches; others do not depend on it."""
+    return value if RUNS[run]["gradients"]["mode"] == "mini_batch" else None
+
+
 def data_paths():
     """Every Parquet file that the study computes."""
     paths = []
     for run in RUNS:
         paths += [run_file(run, "training.parquet"), run_file(run, "gradients.parquet")]
     for run in [*RUNS, *CONTROLS]:
-        paths += [fits_of(run, batch_size) for batch_size in BATCH_SIZES]
-        paths += [layers_of(run, batch_size) for batch_size in BATCH_SIZES]
+        paths += [fits_of(run, batch_size) for batch_size in batch_sizes_of(run)]
+        paths += [layers_of(run, batch_size) for batch_size in batch_sizes_of(run)]
     for dataset in ESCAPE["datasets"]:
         paths += expand(
             f"{RESULTS}/escape/{dataset}/{{name}}.parquet", name=["times", "theories"]
@@ -178,4 +189,5 @@ def table_rows(number):
         }
         for run in shown["runs"]
         for batch_size in shown["batch_sizes"]
+        if batch_size in batch_sizes_of(run)
     ]

@@ -78,7 +78,7 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     ),
     (
         lambda c: c["gradients"].update(mode="mini_batch"),
-        r"noise\.batch_sizes: with gradients\.mode",
+        r"runs\[0\]\.batch_sizes: with gradients\.mode",
     ),
     (
         lambda c: c["figures"]["decay"].update(before="resnet2"),
@@ -89,10 +89,14 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         r"figures\.escape\.figure_1: no batch ",
     ),
     (lambda c: c["figures"]["histograms"].update(batch_size=4), r"declared are: 8, 32, 64"),
+    (
+        lambda c: c["runs"][1].update(batch_sizes=[8]),
+        r"figures\.decay\.batch_size: no batch size 32 is declared for the run 'resnet20'",
+    ),
     (lambda c: c["tables"]["table_1"].update(runs=["nlp"]), r"tables\.table_1\.runs: .*'mlp'"),
     (
         lambda c: c["tables"]["table_3"].update(batch_sizes=[4]),
-        r"tables\.table_3\.batch_sizes: no b",
+        r"tables\.table_3\.batch_sizes: none of them is declared for 'mlp'",
     ),
 ]
 
@@ -111,3 +115,15 @@ def test_a_model_of_the_users_own_is_allowed() -> None:
     settings = copy.deepcopy(DEFAULT)
     settings["runs"][0]["model"] = {"name": "my.networks:build", "depth": 3}
     assert complete_settings(settings, SCHEMA)["runs"][0]["model"]["depth"] == 3
+
+
+def test_a_run_has_the_gradients_and_batch_sizes_of_the_study_or_its_own() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["runs"][0] |= {"gradients": {"mode": "mini_batch"}, "batch_sizes": [32]}
+    # The tables that show the run at other batch sizes show it at this one, too.
+    settings["tables"]["table_3"]["batch_sizes"] = [32, 64]
+    own, other = complete_settings(settings, SCHEMA)["runs"][:2]
+    assert own["gradients"] == settings["gradients"] | {"mode": "mini_batch"}
+    assert own["batch_sizes"] == [32]
+    assert other["gradients"] == settings["gradients"]
+    assert other["batch_sizes"] == settings["noise"]["batch_sizes"]

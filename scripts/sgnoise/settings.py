@@ -182,12 +182,12 @@ def _check_references(settings: Mapping[str, Any]) -> None:
     for law in ("gaussian", "stable", "stable_shared_alpha"):
         if law not in settings["fits"]["laws"]:
             raise SettingsError(f"fits.laws: the tables need the law '{law}'.")
-    batch_sizes = settings["noise"]["batch_sizes"]
-    if settings["gradients"]["mode"] == "mini_batch" and len(batch_sizes) > 1:
-        raise SettingsError(
-            "noise.batch_sizes: with gradients.mode mini_batch a dump holds the gradients of one "
-            f"batch size; {len(batch_sizes)} are given."
-        )
+    for index, run in enumerate(settings["runs"]):
+        if run["gradients"]["mode"] == "mini_batch" and len(run["batch_sizes"]) > 1:
+            raise SettingsError(
+                f"runs[{index}].batch_sizes: with gradients.mode mini_batch a dump holds the "
+                f"gradients of one batch size; {len(run['batch_sizes'])} are given."
+            )
     _check_shown(settings, runs, measured)
 
 
@@ -196,27 +196,39 @@ def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[st
     figures = settings["figures"]
     for figure, batch_sizes in figures["escape"].items():
         for batch_size in batch_sizes:
-            _check_batch_size(f"figures.escape.{figure}", batch_size, settings["escape"])
+            _check_batch_size(
+                f"figures.escape.{figure}", batch_size, settings["escape"]["batch_sizes"]
+            )
+    noise_sizes = {run["name"]: run["batch_sizes"] for run in settings["runs"]}
     for figure in ("decay", "histograms", "alpha_by_network", "alpha_by_layer"):
         for key, value in figures[figure].items():
-            where = f"figures.{figure}.{key}"
             if key == "batch_size":
-                _check_batch_size(where, value, settings["noise"])
                 continue
+            where = f"figures.{figure}.{key}"
             for name in [value] if isinstance(value, str) else value:
                 _check_known(where, name, runs, "run")
+                _check_batch_size(
+                    f"figures.{figure}.batch_size",
+                    figures[figure]["batch_size"],
+                    noise_sizes[name],
+                    f" for the run '{name}'",
+                )
     for table, shown in settings["tables"].items():
         for name in shown["runs"]:
             _check_known(f"tables.{table}.runs", name, measured, "run or control")
-        for batch_size in shown["batch_sizes"]:
-            _check_batch_size(f"tables.{table}.batch_sizes", batch_size, settings["noise"])
+            sizes = noise_sizes.get(name, settings["noise"]["batch_sizes"])
+            if not set(sizes) & set(shown["batch_sizes"]):
+                raise SettingsError(
+                    f"tables.{table}.batch_sizes: none of them is declared for '{name}'; "
+                    f"declared are: {', '.join(map(str, sizes))}."
+                )
 
 
-def _check_batch_size(where: str, batch_size: int, section: Mapping[str, Any]) -> None:
-    if batch_size not in section["batch_sizes"]:
+def _check_batch_size(where: str, batch_size: int, declared: list[int], whose: str = "") -> None:
+    if batch_size not in declared:
         raise SettingsError(
-            f"{where}: no batch size {batch_size} is declared; "
-            f"declared are: {', '.join(map(str, section['batch_sizes']))}."
+            f"{where}: no batch size {batch_size} is declared{whose}; "
+            f"declared are: {', '.join(map(str, declared))}."
         )
 
 
@@ -228,6 +240,8 @@ def load_schema(path: str | Path) -> dict[str, Any]:
 
 def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` with the schema's defaults, checked.
+
+    Each run has ``batch_sizes`` and ``gradients`` of its own: the study's where it names none.
 
     Args:
         settings: as read from the configuration files.
@@ -244,5 +258,8 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         raise SettingsError(_explain(error))
     filled = copy.deepcopy(dict(settings))
     _fill(filled, schema, schema)
+    for run in filled["runs"]:
+        run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
+        run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
     return filled
