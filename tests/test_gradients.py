@@ -550,14 +550,11 @@ def expected_dump(run: dict[str, Any]) -> tuple[gradients.ParameterSample, torch
     return sample, loop(network, inputs, targets, sample)
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
 def test_dump_of_samples(
-    small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+    small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dump_gradients.CHUNK", 50)
     monkeypatch.setattr("dump_gradients.ROW_GROUP_BYTES", 4 * 142 * 10)
-    if on_disk:
-        monkeypatch.setattr("dump_gradients.MEMORY_BYTES", 0)
     path = str(tmp_path / "gradients.parquet")
     dump_gradients(**small_run, gradients_path=path, mode="per_sample", batch_size=None, draws=None)
     sample, expected = expected_dump(small_run)

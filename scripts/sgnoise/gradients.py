@@ -153,7 +153,8 @@ def mini_batch_gradients(
 ) -> torch.Tensor:
     """The gradient of the loss of each mini-batch, over reshuffled passes through the data.
 
-    Each pass leaves out the last, incomplete mini-batch. The network runs in evaluation mode.
+    The network runs in evaluation mode. Of losses nothing is asked: they may compare the samples of
+    a mini-batch with each other.
 
     Args:
         model: any network.
@@ -173,27 +174,62 @@ def mini_batch_gradients(
     Raises:
         ValueError: more samples in a mini-batch than there are.
     """
-    samples = len(targets)
+    engine = MiniBatchGradients(model, loss, sample, batch_statistics=batch_statistics)
+    rows = []
+    for chosen in mini_batches_of_passes(len(targets), batch_size, passes=passes, seed=seed):
+        batch = torch.from_numpy(chosen).to(inputs.device)
+        rows.append(engine(inputs[batch], targets[batch]))
+    return torch.stack(rows)
+
+
+def mini_batches_of_passes(
+    samples: int, batch_size: int, *, passes: int, seed: int
+) -> Iterator[np.ndarray]:
+    """The numbers of the samples of each mini-batch, (batch_size,).
+
+    Each pass through the data reshuffles it and leaves out the last, incomplete mini-batch.
+
+    Raises:
+        ValueError: more samples in a mini-batch than there are.
+    """
     if not 1 <= batch_size <= samples:
         raise ValueError(f"batch_size is {batch_size}; there are {samples} samples")
-    tensors, position = _sampled_tensors(model, sample)
-    rows: list[torch.Tensor] = []
-    with (
-        _prepared(model, batch_statistics=batch_statistics),
-        _differentiable([tensor.parameter for tensor in tensors]),
-    ):
-        for number in range(passes):
-            order = torch.from_numpy(seeds.generator(seed, "pass", number).permutation(samples))
-            for chosen in order.to(inputs.device).split(batch_size):
-                if len(chosen) == batch_size:
-                    row = torch.zeros(
-                        tensors[-1].rows.stop,
-                        dtype=tensors[0].parameter.dtype,
-                        device=inputs.device,
-                    )
-                    _fill_autograd(loss(model(inputs[chosen]), targets[chosen]), tensors, row)
-                    rows.append(row)
-    return torch.stack(rows)[:, position.to(inputs.device)]
+    in_a_pass = samples // batch_size
+    for number in range(passes):
+        order = seeds.generator(seed, "pass", number).permutation(samples)
+        yield from order[: in_a_pass * batch_size].reshape(in_a_pass, batch_size)
+
+
+class MiniBatchGradients:
+    """``mini_batch_gradients`` for one mini-batch after another.
+
+    Args:
+        model: as in ``mini_batch_gradients``.
+        loss: as in ``mini_batch_gradients``.
+        sample: as in ``mini_batch_gradients``.
+        batch_statistics: as in ``mini_batch_gradients``.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, sample: ParameterSample, *, batch_statistics: bool
+    ) -> None:
+        self._model = model
+        self._loss = loss
+        self._tensors, self._position = _sampled_tensors(model, sample)
+        self._batch_statistics = batch_statistics
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The gradient (parameters,) of one mini-batch."""
+        parameters = [tensor.parameter for tensor in self._tensors]
+        count = self._tensors[-1].rows.stop
+        row = torch.zeros(count, dtype=parameters[0].dtype, device=inputs.device)
+        with (
+            _prepared(self._model, batch_statistics=self._batch_statistics),
+            _differentiable(parameters),
+        ):
+            value = self._loss(self._model(inputs), targets)
+            _fill_autograd(value, self._tensors, row)
+        return row[self._position.to(row.device)]
 
 
 class PerSampleGradients:
