@@ -72,28 +72,28 @@ def dump_gradients(
     sample = gradients.sample_parameters(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
-    inputs = torch.from_numpy(dataset.train_inputs)
-    targets = torch.from_numpy(dataset.train_targets)
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
     with models.cpu_threads(threads):
         if mode == "per_sample":
-            parts = _per_sample(network, inputs, targets, sample, place)
-            width = len(targets)
+            parts = _per_sample(network, dataset, sample, place)
+            width = dataset.size("train")
         else:
             if batch_size is None or draws is None:
                 raise ValueError("gradients of mini-batches need 'batch_size' and 'draws'")
             settings["batch_size"] = batch_size
-            if batch_size > len(targets):
+            samples = dataset.size("train")
+            if batch_size > samples:
                 raise ValueError(
-                    f"batch_size is {batch_size}, but {arrays_path} has {len(targets)} training "
-                    "samples only"
+                    f"batch_size is {batch_size}, but {arrays_path} has {samples} training samples "
+                    "only"
                 )
-            in_a_pass = len(targets) // batch_size
+            in_a_pass = samples // batch_size
             passes = -(-draws // in_a_pass)
             width = passes * in_a_pass
-            parts = _mini_batches(
-                network, inputs.to(place), targets.to(place), sample, batch_size, passes, seed
+            inputs, targets = (
+                torch.from_numpy(array).to(place) for array in dataset.batch("train", slice(None))
             )
+            parts = _mini_batches(network, inputs, targets, sample, batch_size, passes, seed)
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
     logger.info("%d gradients of %d parameters", width, len(sample))
@@ -101,16 +101,16 @@ def dump_gradients(
 
 def _per_sample(
     network: torch.nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
     place: torch.device,
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
     engine = gradients.PerSampleGradients(network, functional.cross_entropy, sample)
-    for first in track(range(0, len(targets), CHUNK), "chunks of samples"):
-        rows = slice(first, first + CHUNK)
-        yield engine(inputs[rows].to(place), targets[rows].to(place)).cpu().numpy()
+    for first in track(range(0, dataset.size("train"), CHUNK), "chunks of samples"):
+        inputs, targets = dataset.batch("train", slice(first, first + CHUNK))
+        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
+        yield found.cpu().numpy()
 
 
 def _mini_batches(

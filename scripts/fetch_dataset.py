@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sgnoise import datasets
+from sgnoise import datasets, sources
 from sgnoise.jobs import logger, running_job
 
 
@@ -13,18 +13,18 @@ def fetch_dataset(
     """Write the arrays and the manifest of the data set that ``spec`` describes.
 
     Args:
-        spec: see ``sgnoise.datasets``.
+        spec: see ``sgnoise.sources``.
         seed: of the split into training and test parts.
         arrays_path: NPZ to write.
         manifest_path: JSON to write.
     """
-    dataset = datasets.prepare(spec, seed=seed)
+    dataset = sources.prepare(spec, seed=seed)
     datasets.save(dataset, arrays_path, manifest_path)
     logger.info(
         "%s: %d training and %d test samples of shape %s, %d classes",
         dataset.description["title"],
-        len(dataset.train_targets),
-        len(dataset.test_targets),
+        dataset.size("train"),
+        dataset.size("test"),
         dataset.input_shape,
         dataset.classes,
     )

@@ -63,7 +63,7 @@ def find_minimum(
         ValueError: the training diverges, or the data cannot be used.
     """
     data = datasets.load(arrays_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, widths)
+    problem = make_problem(*data.batch("train", slice(None)), data.classes, widths)
     start = initial_parameters(problem.sizes, rng=seeds.generator(seed, dataset, "weights"))
     descent = descend(
         problem,

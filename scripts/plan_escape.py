@@ -206,7 +206,7 @@ def plan_escape(
         )
     data = datasets.load(arrays_path)
     minimum = load_minimum(minimum_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, minimum.widths)
+    problem = make_problem(*data.batch("train", slice(None)), data.classes, minimum.widths)
     rise = loss_rise(problem, minimum.loss) if loss_delta is None else loss_delta
     sharpness = float(minimum.hessian_top[0])
     rates: dict[str, list[float]] = {}

@@ -57,7 +57,7 @@ def simulate_escape(
         )
     data = datasets.load(arrays_path)
     minimum = load_minimum(minimum_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, minimum.widths)
+    problem = make_problem(*data.batch("train", slice(None)), data.classes, minimum.widths)
     stream = ("escape", dataset, batch_size, rate_index)
     keys = [seeds.integer_seed(seed, *stream, replica) for replica in range(replicas)]
     found = escape_times(

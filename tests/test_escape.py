@@ -18,7 +18,7 @@ import find_minimum
 import fit_escape
 import plan_escape
 import simulate_escape
-from sgnoise import datasets, escape, store
+from sgnoise import datasets, escape, sources, store
 
 BATCH_SIZE = 16
 LEARNING_RATE = 0.2
@@ -416,7 +416,7 @@ NAMES: dict[str, Any] = {"study": "test", "dataset": "wine", "seed": 4}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Arrays, a minimum and a plan of the wine table."""
     path = tmp_path_factory.mktemp("escape")
-    wine = datasets.prepare({"source": "bundled", "name": "wine", "test_fraction": 0.0}, seed=0)
+    wine = sources.prepare({"source": "bundled", "name": "wine", "test_fraction": 0.0}, seed=0)
     datasets.save(wine, str(path / "arrays.npz"), str(path / "manifest.json"))
     find_minimum.find_minimum(
         arrays_path=str(path / "arrays.npz"),
@@ -471,7 +471,7 @@ def simulate(path: Path, name: str, *, rate_index: int, replicas: int, threads: 
 def test_the_minimum_is_recorded(folder: Path) -> None:
     minimum = escape.load_minimum(str(folder / "minimum.npz"))
     wine = datasets.load(str(folder / "arrays.npz"))
-    problem = escape.make_problem(wine.train_inputs, wine.train_targets, 3, minimum.widths)
+    problem = escape.make_problem(*wine.batch("train", slice(None)), 3, minimum.widths)
     assert minimum.widths == [6, 4]
     assert escape.data_loss(problem, minimum.parameters) == minimum.loss
     with np.load(folder / "minimum.npz") as arrays:

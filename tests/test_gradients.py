@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from dump_gradients import dump_gradients
-from sgnoise import datasets, gradients, models, store
+from sgnoise import datasets, gradients, models, sources, store
 
 CLASSES = 3
 SAMPLES = 5
@@ -481,7 +481,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A data set and the weights of a small network on it."""
     folder = tmp_path_factory.mktemp("run")
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    dataset = datasets.prepare(spec, seed=1)
+    dataset = sources.prepare(spec, seed=1)
     datasets.save(dataset, str(folder / "arrays.npz"), str(folder / "manifest.json"))
     model = {"name": "mlp", "widths": [6]}
     network = models.build_model(model, input_shape=(13,), classes=3, seed=1)
@@ -506,9 +506,7 @@ def expected_dump(run: dict[str, Any]) -> tuple[gradients.ParameterSample, torch
     models.load_weights(run["model_path"], network)
     seed = gradients.seeds.integer_seed(run["seed"], "sample")
     sample = gradients.sample_parameters(network, uniform=40, per_layer=8, seed=seed)
-    inputs, targets = (
-        torch.from_numpy(part) for part in (dataset.train_inputs, dataset.train_targets)
-    )
+    inputs, targets = (torch.from_numpy(part) for part in dataset.batch("train", slice(None)))
     return sample, loop(network, inputs, targets, sample)
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pretrain import pretrain
-from sgnoise import datasets, models, store, training
+from sgnoise import datasets, models, sources, store, training
 
 CPU = torch.device("cpu")
 BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def wine() -> datasets.Dataset:
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    return datasets.prepare(spec, seed=1)
+    return sources.prepare(spec, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,18 @@ def test_training_repeats_and_leaves_the_random_state_alone(wine: datasets.Datas
     assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
 
 
+def test_a_data_set_too_large_for_memory_trains_the_same(
+    wine: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, history = run(wine, BASE)
+    monkeypatch.setattr(training, "_RESIDENT_BYTES", -1)
+    found, again = run(wine, BASE)
+    assert_same_weights(found, expected)
+    assert history.equals(again)
+
+
 def test_no_test_part_gives_no_numbers() -> None:
-    dataset = datasets.prepare({"source": "bundled", "name": "wine"}, seed=1)
+    dataset = sources.prepare({"source": "bundled", "name": "wine"}, seed=1)
     _, history = run(dataset, {**BASE, "epochs": 1})
     assert history[["test_loss", "test_accuracy"]].isna().all().all()
     assert history["train_loss"].notna().all()
@@ -337,7 +347,7 @@ def test_a_training_that_diverges_says_so(wine: datasets.Dataset) -> None:
 
 def test_images_train_as_well() -> None:
     spec = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.9}
-    dataset = datasets.prepare(spec, seed=1)
+    dataset = sources.prepare(spec, seed=1)
     model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
     chosen = training.TrainingSettings(epochs=2, learning_rate=0.1, batch_size=32)
     history, _ = training.train(model, dataset, chosen, seed=1, device=CPU)

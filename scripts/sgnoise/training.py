@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,16 @@ from torch import nn
 from torch.nn import functional
 
 from sgnoise import models, seeds
-from sgnoise.datasets import Dataset, unknown_name
+from sgnoise.datasets import Dataset, Part, Rows, unknown_name
 
 logger = logging.getLogger("sgnoise")
 
 OPTIMIZERS = ("sgd", "adam")
 
 _EVALUATION_BATCH = 512
+# A part of a data set whose inputs take less is copied to the device once; of a larger one each
+# batch is read when it is needed.
+_RESIDENT_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -130,17 +134,9 @@ def train(
     """
     model.to(device)
     # Convolutions of torch are fastest, some by a factor of two, with the channels last in memory.
-    if dataset.train_inputs.ndim == 4:
+    if len(dataset.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
-    arrays = (
-        dataset.train_inputs,
-        dataset.train_targets,
-        dataset.test_inputs,
-        dataset.test_targets,
-    )
-    inputs, targets, test_inputs, test_targets = (
-        torch.from_numpy(array).to(device) for array in arrays
-    )
+    samples, test_samples = Samples(dataset, "train", device), Samples(dataset, "test", device)
     optimizer = _optimizer(model, settings)
 
     start_epoch = 0
@@ -152,7 +148,7 @@ def train(
                 f"{parent_path} was trained to epoch {start_epoch}; 'epochs' counts from the first "
                 f"start and is {settings.epochs}: nothing is left to train"
             )
-    digest = _digest(model, inputs, targets, settings, seed, start_epoch)
+    digest = _digest(model, dataset, settings, seed, start_epoch)
     history: list[dict[str, float]] = []
     epoch = start_epoch
     if resume_path is not None and _belongs(resume_path, digest):
@@ -162,8 +158,8 @@ def train(
         logger.info("resuming after epoch %d", epoch)
 
     def record() -> None:
-        train_loss, train_accuracy = evaluate(model, inputs, targets)
-        test_loss, test_accuracy = evaluate(model, test_inputs, test_targets)
+        train_loss, train_accuracy = evaluate(model, samples)
+        test_loss, test_accuracy = evaluate(model, test_samples)
         rate = settings.rate(epoch) if epoch else float("nan")
         history.append(
             {
@@ -199,10 +195,10 @@ def train(
             group["lr"] = settings.rate(epoch)
         model.train()
         with _torch_seed(seeds.integer_seed(seed, "dropout", epoch), device):
-            for rows in batches(len(targets), settings.batch_size, seed=seed, epoch=epoch):
-                chosen = torch.from_numpy(rows).to(device)
+            for rows in batches(len(samples), settings.batch_size, seed=seed, epoch=epoch):
+                inputs, targets = samples[rows]
                 optimizer.zero_grad(set_to_none=True)
-                loss = functional.cross_entropy(model(inputs[chosen]), targets[chosen])
+                loss = functional.cross_entropy(model(inputs), targets)
                 loss.backward()
                 optimizer.step()
         record()
@@ -232,19 +228,45 @@ def batches(samples: int, batch_size: int, *, seed: int, epoch: int) -> Iterator
         yield order[first:last]
 
 
+class Samples:
+    """The samples of one part of a data set, as tensors on a device: ``samples[rows]``."""
+
+    def __init__(self, dataset: Dataset, part: Part, device: torch.device) -> None:
+        self._read = partial(dataset.batch, part)
+        self._size = dataset.size(part)
+        self._device = device
+        self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
+        if dataset.nbytes(part) <= _RESIDENT_BYTES:
+            self._resident = self._moved(slice(None))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._resident is None:
+            return self._moved(rows)
+        chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._device)
+        inputs, targets = self._resident
+        return inputs[chosen], targets[chosen]
+
+    def _moved(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = self._read(rows)
+        return torch.from_numpy(inputs).to(self._device), torch.from_numpy(targets).to(self._device)
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+def evaluate(model: nn.Module, samples: Samples) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in evaluation mode; NaN where there are no samples."""
-    if not len(targets):
+    if not len(samples):
         return float("nan"), float("nan")
     model.eval()
     loss, correct = 0.0, 0
-    for first in range(0, len(targets), _EVALUATION_BATCH):
-        rows = slice(first, first + _EVALUATION_BATCH)
-        outputs = model(inputs[rows])
-        loss += functional.cross_entropy(outputs, targets[rows], reduction="sum").item()
-        correct += int((outputs.argmax(dim=1) == targets[rows]).sum().item())
-    return loss / len(targets), correct / len(targets)
+    for first in range(0, len(samples), _EVALUATION_BATCH):
+        inputs, targets = samples[first : first + _EVALUATION_BATCH]
+        outputs = model(inputs)
+        loss += functional.cross_entropy(outputs, targets, reduction="sum").item()
+        correct += int((outputs.argmax(dim=1) == targets).sum().item())
+    return loss / len(samples), correct / len(samples)
 
 
 @contextmanager
@@ -304,16 +326,15 @@ def _torch_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 def _digest(
     model: nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    dataset: Dataset,
     settings: TrainingSettings,
     seed: int,
     start_epoch: int,
 ) -> str:
     """A digest of all that decides how a training goes on."""
-    plan = json.dumps([asdict(settings), seed, start_epoch], sort_keys=True)
+    plan = json.dumps([asdict(settings), seed, start_epoch, dataset.digest], sort_keys=True)
     digest = hashlib.sha256(plan.encode())
-    for tensor in (*model.state_dict().values(), inputs, targets):
+    for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
