@@ -75,16 +75,21 @@ def make_layers(run: str, means: dict[str, float], *, seed: int = 0) -> claims.L
 
 
 def make_theories(gains: dict[str, float], batch_size: int) -> pd.DataFrame:
-    """AICc by which each data set prefers the Lévy law to the better of the other two."""
+    """Log-likelihood ratios of the Lévy law to the better of the other two, known to ± 2."""
     rows = []
     for dataset, gain in gains.items():
-        for theory, aicc in {
-            "levy": 10.0,
-            "diffusion": 15.0 + gain,
-            "kramers": 10.0 + gain,
-        }.items():
-            row = {"dataset": dataset, "batch_size": batch_size, "theory": theory, "aicc": aicc}
-            rows.append(row)
+        for theory, ratio in {"levy": 0.0, "diffusion": 5.0 + gain, "kramers": gain}.items():
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "minimum": 0,
+                    "batch_size": batch_size,
+                    "theory": theory,
+                    "log_likelihood_ratio": ratio,
+                    "log_likelihood_ratio_low": ratio - 2,
+                    "log_likelihood_ratio_high": ratio + 2,
+                }
+            )
     return pd.DataFrame(rows)
 
 

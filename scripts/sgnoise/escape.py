@@ -1,9 +1,9 @@
 """Escape times: SGD from a minimum, many replicas, the exact full-data loss after every iteration.
 
-A ReLU network with softmax cross-entropy (mean over samples), in float32. Its weights are one flat
-vector: for each layer the weight matrix (out, in) row by row, then the bias (out). One compiled
-kernel runs one replica from start to escape; the weights and a block of the data's activations
-stay in the cache, and the matrix products go through BLAS.
+A fully connected network in float32: ReLU or tanh, cross-entropy or squared error (a mean over
+samples). Its weights are one flat vector: for each layer the weight matrix (out, in) row by row,
+then the bias (out). One compiled kernel runs one replica from start to escape; the weights and a
+block of the data's activations stay in the cache.
 
 The loss is summed in float64 from float32 logits. A replica's result depends on its own key and
 settings only: not on the replicas beside it, on the order in which they run, or on threads.
@@ -114,14 +114,29 @@ class Minimum:
     Attributes:
         parameters: the weights, flat.
         widths: units of the hidden layers.
+        activation: of the hidden layers, one of ACTIVATIONS.
+        criterion: what the loss is, one of LOSSES.
         loss: full-data loss.
         hessian_top: the largest eigenvalues of its Hessian, falling.
     """
 
     parameters: np.ndarray
     widths: list[int]
+    activation: str
+    criterion: str
     loss: float
     hessian_top: np.ndarray
+
+    def problem(self, inputs: np.ndarray, targets: np.ndarray, classes: int) -> Problem:
+        """Its network on its data set, laid out for the kernel; see :func:`make_problem`."""
+        return make_problem(
+            inputs,
+            targets,
+            classes,
+            self.widths,
+            activation=self.activation,
+            loss=self.criterion,
+        )
 
 
 def make_problem(
@@ -192,6 +207,8 @@ def load_minimum(minimum_path: str) -> Minimum:
         return Minimum(
             parameters=np.concatenate(parts),
             widths=[len(bias) for bias in biases[:-1]],
+            activation=str(arrays["activation"]),
+            criterion=str(arrays["criterion"]),
             loss=float(arrays["loss"]),
             hessian_top=arrays["hessian_top"],
         )
@@ -255,7 +272,7 @@ def _add_product(left: np.ndarray, right: np.ndarray, output: np.ndarray) -> Non
 
 @_compiled
 def _add_block_product(left: np.ndarray, right: np.ndarray, output: np.ndarray) -> None:
-    """:func:`_multiply` for a width of BLOCK; a constant lets the compiler do without remainders."""
+    """:func:`_multiply` for a width of BLOCK, a constant: the compiler needs no remainders."""
     _multiply(left, right, output, BLOCK)
 
 
@@ -697,6 +714,7 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
 
     By Lanczos on exact Hessian-vector products; the kinks of ReLU have no curvature.
     """
+    # Not at the top: the jobs that simulate escapes are many, short, and do without SciPy.
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     point = _Linearisation(problem, parameters)
@@ -708,25 +726,57 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
     return np.sort(found)[::-1]
 
 
+def loss_curvature(problem: Problem, parameters: np.ndarray) -> np.ndarray:
+    """The diagonal of the Hessian of the full-data loss, (parameters,), by exact products."""
+    point = _Linearisation(problem, parameters)
+    direction = np.zeros(len(parameters))
+    diagonal = np.empty(len(parameters))
+    for index in range(len(parameters)):
+        direction[index] = 1
+        diagonal[index] = point.hessian_product(direction)[index]
+        direction[index] = 0
+    return diagonal
+
+
 class _Linearisation:
     """The network's activations and derivatives at one point, over the whole data set."""
 
     def __init__(self, problem: Problem, parameters: np.ndarray) -> None:
-        self.sizes = problem.sizes
+        self.sizes, self.squared = problem.sizes, problem.squared
         self.layers = layers_of(parameters.astype(np.float64), problem.sizes)
         self.signals = [problem.rows.astype(np.float64)]
+        # Of each hidden layer: the activation's first derivative and its second.
+        self.slopes: list[np.ndarray] = []
+        self.bends: list[np.ndarray] = []
         for weight, bias in self.layers[:-1]:
-            self.signals.append(np.maximum(self.signals[-1] @ weight.T + bias, 0))
+            raw = self.signals[-1] @ weight.T + bias
+            if problem.use_tanh:
+                signal = np.tanh(raw)
+                slope = 1 - signal**2
+                bend = -2 * signal * slope
+            else:
+                signal = np.maximum(raw, 0)
+                slope = (raw > 0).astype(np.float64)
+                bend = np.zeros_like(raw)
+            self.signals.append(signal)
+            self.slopes.append(slope)
+            self.bends.append(bend)
         weight, bias = self.layers[-1]
-        logits = self.signals[-1] @ weight.T + bias
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        self.probabilities = powers / powers.sum(axis=1, keepdims=True)
-        samples = len(problem.targets)
-        errors = self.probabilities.copy()
+        outputs = self.signals[-1] @ weight.T + bias
+        samples, classes = outputs.shape
+        if self.squared:
+            errors = outputs
+        else:
+            powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            errors = powers / powers.sum(axis=1, keepdims=True)
+            self.probabilities = errors.copy()
         errors[np.arange(samples), problem.targets] -= 1
-        self.deltas = [errors / samples]
-        for (weight, _), signal in zip(self.layers[:0:-1], self.signals[:0:-1], strict=True):
-            self.deltas.insert(0, (self.deltas[0] @ weight) * (signal > 0))
+        self.share = 2 / (samples * classes) if self.squared else 1 / samples
+        self.deltas = [errors * self.share]
+        self.pulls: list[np.ndarray] = []  # the loss's derivative by each hidden layer's signal
+        for (weight, _), slope in zip(self.layers[:0:-1], self.slopes[::-1], strict=True):
+            self.pulls.insert(0, self.deltas[0] @ weight)
+            self.deltas.insert(0, self.pulls[0] * slope)
 
     def gradient(self) -> np.ndarray:
         """(parameters,)"""
@@ -739,21 +789,26 @@ class _Linearisation:
         """The derivative of the gradient along ``direction`` (Pearlmutter 1994), (parameters,)."""
         moves = layers_of(direction.ravel(), self.sizes)
         signal_moves = [np.zeros_like(self.signals[0])]
+        raw_moves = []
         for index, ((weight, _), (weight_move, bias_move)) in enumerate(
             zip(self.layers, moves, strict=True)
         ):
             move = signal_moves[-1] @ weight.T + self.signals[index] @ weight_move.T + bias_move
+            raw_moves.append(move)
             if index < len(self.layers) - 1:
-                signal_moves.append(move * (self.signals[index + 1] > 0))
-        centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
-        delta_move = self.probabilities * centred / len(move)
+                signal_moves.append(move * self.slopes[index])
+        if self.squared:
+            delta_move = move * self.share
+        else:
+            centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
+            delta_move = self.probabilities * centred * self.share
         parts: list[np.ndarray] = []
         for index in range(len(self.layers) - 1, -1, -1):
             signal, delta = self.signals[index], self.deltas[index]
             weight_part = delta_move.T @ signal + delta.T @ signal_moves[index]
             parts = [weight_part.ravel(), delta_move.sum(axis=0), *parts]
             if index > 0:
-                delta_move = (delta_move @ self.layers[index][0] + delta @ moves[index][0]) * (
-                    signal > 0
-                )
+                pull_move = delta_move @ self.layers[index][0] + delta @ moves[index][0]
+                delta_move = pull_move * self.slopes[index - 1]
+                delta_move += self.pulls[index - 1] * self.bends[index - 1] * raw_moves[index - 1]
         return np.concatenate(parts)
