@@ -90,7 +90,9 @@ def make_theories(gains: dict[str, float], batch_size: int) -> pd.DataFrame:
                     "log_likelihood_ratio_high": ratio + 2,
                 }
             )
-    return pd.DataFrame(rows)
+    names = ["dataset", "minimum", "batch_size", "theory", "log_likelihood_ratio"]
+    names += ["log_likelihood_ratio_low", "log_likelihood_ratio_high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def make_exits(probability: float, half: float = 0.01) -> pd.DataFrame:
@@ -109,7 +111,7 @@ NOTHING = claims.Measurements(
     networks=[],
     controls=[],
     layers=[],
-    theories=pd.DataFrame({"dataset": [], "batch_size": [], "theory": [], "aicc": []}),
+    theories=make_theories({}, 32),
     theorems=pd.DataFrame({"theorem": [], "verdict": []}),
     exit_axis=pd.DataFrame(
         {"alpha_1": [], "alpha_2": [], "probability": [], "low": [], "high": []}
