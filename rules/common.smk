@@ -45,6 +45,7 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_.-]+",
     batch_size=r"\d+",
     rate=r"\d+",
+    minimum=r"\d+",
 
 
 def code(script):
@@ -124,9 +125,10 @@ def layers_of(run, batch_size):
 
 
 def escape_files(dataset):
-    """The escape times of a data set, one file a batch size and learning rate."""
+    """The escape times of a data set, one file a minimum, batch size and learning rate."""
     return expand(
-        f"{RESULTS}/escape/{dataset}/b{{batch_size}}/lr{{rate}}.parquet",
+        f"{RESULTS}/escape/{dataset}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.parquet",
+        minimum=range(ESCAPE["minima"]),
         batch_size=ESCAPE["batch_sizes"],
         rate=range(RATE_COUNT),
     )
@@ -141,10 +143,20 @@ def figure_paths():
 
 
 def table_paths():
-    return expand(
+    tables = expand(
         f"{RESULTS}/tables/table_{{number}}.{{kind}}",
         number=range(1, 4),
         kind=["csv", "md", "tex"],
+    )
+    return [*tables, f"{RESULTS}/tables/escape_theories.csv"]
+
+
+def escape_paths():
+    """Escape times and what is fitted to them."""
+    return expand(
+        f"{RESULTS}/escape/{{dataset}}/{{name}}.parquet",
+        dataset=ESCAPE["datasets"],
+        name=["times", "theories"],
     )
 
 
@@ -161,11 +173,9 @@ def data_paths():
     for run in [*RUNS, *CONTROLS]:
         paths += [fits_of(run, batch_size) for batch_size in batch_sizes_of(run)]
         paths += [layers_of(run, batch_size) for batch_size in batch_sizes_of(run)]
-    for dataset in ESCAPE["datasets"]:
-        paths += expand(
-            f"{RESULTS}/escape/{dataset}/{{name}}.parquet", name=["times", "theories"]
-        )
-    return paths + [
+    return [
+        *paths,
+        *escape_paths(),
         f"{RESULTS}/sde/exit_axis.parquet",
         f"{RESULTS}/sde/exit_time.parquet",
         f"{RESULTS}/sde/covariance.parquet",

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA_KEY = b"sgnoise"
 COMPRESSION = "zstd"
@@ -106,7 +108,7 @@ def write_table(
     path: str | os.PathLike[str], table: pa.Table | pd.DataFrame, metadata: Mapping[str, Any]
 ) -> None:
     """Write a table that fits in memory."""
-    if isinstance(table, pd.DataFrame):
+    if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     schema = with_metadata(table.schema, metadata)
     with atomic_path(path) as temporary:
