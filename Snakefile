@@ -28,6 +28,7 @@ localrules:
     figures,
     tables,
     data,
+    theory,
 
 
 rule all:
@@ -37,6 +38,7 @@ rule all:
         rules.make_report.output,
         figure_paths(),
         table_paths(),
+        theory_paths(),
         data_paths(),
 
 
@@ -56,3 +58,9 @@ rule data:
     """All data sets, training curves, gradient dumps, noise, fits, escape times and exit times."""
     input:
         data_paths(),
+
+
+rule theory:
+    """The theory against simulation: the table of theorems, Figure 9 and the bounds."""
+    input:
+        theory_paths(),
