@@ -29,6 +29,7 @@ localrules:
     tables,
     data,
     escape,
+    theory,
 
 
 rule all:
@@ -38,6 +39,7 @@ rule all:
         rules.make_report.output,
         figure_paths(),
         table_paths(),
+        theory_paths(),
         data_paths(),
 
 
@@ -69,3 +71,9 @@ rule escape:
             kind=["png", "pdf"],
         ),
         rules.tabulate_escape.output,
+
+
+rule theory:
+    """The theory against simulation: the table of theorems, Figure 9 and the bounds."""
+    input:
+        theory_paths(),

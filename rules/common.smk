@@ -165,6 +165,18 @@ def mini_batch_setting(run, value):
     return value if RUNS[run]["gradients"]["mode"] == "mini_batch" else None
 
 
+def theory_paths():
+    """The theory against simulation: verdicts, the way out, and bounds."""
+    return [
+        f"{RESULTS}/tables/theorems.csv",
+        *expand(
+            f"{RESULTS}/figures/{{name}}.{{kind}}",
+            name=["figure_9", "theory"],
+            kind=["png", "pdf"],
+        ),
+    ]
+
+
 def data_paths():
     """Every Parquet file that the study computes."""
     paths = []
