@@ -217,6 +217,7 @@ def test_imagenet(tmp_path: Path) -> None:
         for number in (1, 2)
         for index in range(count)
     }
+    files["test/ILSVRC2012_test_00000001.JPEG"] = picture(0, (40, 30), "JPEG")
     path = write(tmp_path / "imagenet", files, "folder")
     spec = {"source": "imagenet", "path": str(path), "subset": {"train": 4}}
     dataset = sources.prepare(spec, seed=1)
