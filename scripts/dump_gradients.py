@@ -1,7 +1,9 @@
 """Dump the gradients of sampled parameters, of each training sample or of each mini-batch."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,8 @@ from sgnoise.jobs import logger, running_job, track
 
 # Samples that pass through the network together.
 CHUNK = 128
-# Largest row group, and largest array that is transposed in memory, in bytes.
+# Largest row group in bytes.
 ROW_GROUP_BYTES = 2**25
-MEMORY_BYTES = 2**30
 
 
 def dump_gradients(
@@ -97,11 +98,8 @@ def dump_gradients(
             in_a_pass = samples // batch_size
             passes = -(-draws // in_a_pass)
             width = passes * in_a_pass
-            inputs, targets = (
-                torch.from_numpy(array).to(place) for array in dataset.batch("train", slice(None))
-            )
             parts = _mini_batches(
-                network, objective, inputs, targets, sample, batch_size, passes, seed
+                network, objective, dataset, sample, place, batch_size, passes, seed
             )
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
@@ -126,27 +124,21 @@ def _per_sample(
 def _mini_batches(
     network: torch.nn.Module,
     loss: losses.Loss,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
+    place: torch.device,
     batch_size: int,
     passes: int,
     seed: int,
 ) -> Iterator[np.ndarray]:
-    """(parameters, mini-batches) of one pass through the data after another."""
-    for number in track(range(passes), "passes"):
-        found = gradients.mini_batch_gradients(
-            network,
-            loss,
-            inputs,
-            targets,
-            sample,
-            batch_size=batch_size,
-            passes=1,
-            batch_statistics=True,
-            seed=seeds.integer_seed(seed, "pass", number),
-        )
-        yield found.T.cpu().numpy()
+    """(parameters, 1) of one mini-batch after another."""
+    engine = gradients.MiniBatchGradients(network, loss, sample, batch_statistics=True)
+    samples = dataset.size("train")
+    batches = gradients.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
+    for rows in track(batches, "mini-batches", passes * (samples // batch_size)):
+        inputs, targets = dataset.batch("train", rows)
+        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
+        yield found.cpu().numpy()[:, None]
 
 
 def _write(
@@ -157,40 +149,45 @@ def _write(
     width: int,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Gather the columns, which come part by part, and write them row group by row group."""
+    """Gather the columns, which come part by part, and write them row group by row group.
+
+    The parts wait in a file, so that memory holds one part and one row group at a time.
+    """
     values = sample.values(network)
-    large = 4 * len(sample) * width > MEMORY_BYTES
-    with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".gradients.") as folder:
-        kept = [
-            _on_disk(part, Path(folder) / f"{number}.npy") if large else part
-            for number, part in enumerate(parts)
+    keys = pa.Table.from_pandas(sample.frame, preserve_index=False)
+    schema = pa.schema(
+        [
+            *keys.schema,
+            pa.field("value", pa.float32()),
+            pa.field("full_gradient", pa.float32()),
+            pa.field("gradient", pa.list_(pa.float32(), width)),
         ]
-        keys = pa.Table.from_pandas(sample.frame, preserve_index=False)
-        schema = pa.schema(
-            [
-                *keys.schema,
-                pa.field("value", pa.float32()),
-                pa.field("full_gradient", pa.float32()),
-                pa.field("gradient", pa.list_(pa.float32(), width)),
-            ]
-        )
-        step = max(1, ROW_GROUP_BYTES // (4 * width))
-        with store.table_writer(path, schema, provenance) as writer:
-            for first in range(0, len(sample), step):
-                rows = slice(first, first + step)
-                block = np.concatenate([part[rows] for part in kept], axis=1)
-                full = block.mean(axis=1, dtype=np.float64).astype(np.float32)
-                table = keys.slice(first, step)
-                table = table.append_column("value", pa.array(values[rows]))
-                table = table.append_column("full_gradient", pa.array(full))
-                table = table.append_column("gradient", store.list_column(block))
-                writer.write_table(table.cast(writer.schema))
-
-
-def _on_disk(part: np.ndarray, path: Path) -> np.ndarray:
-    """The same array, mapped from a file."""
-    np.save(path, part, allow_pickle=False)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    )
+    step = max(1, ROW_GROUP_BYTES // (4 * width))
+    with (
+        tempfile.TemporaryFile(dir=Path(path).parent, prefix=".gradients.") as spool,
+        store.table_writer(path, schema, provenance) as writer,
+    ):
+        edges = [0]
+        for part in parts:
+            spool.write(np.ascontiguousarray(part, dtype=np.float32).data)
+            edges.append(edges[-1] + part.shape[1])
+        spool.flush()
+        for first in range(0, len(sample), step):
+            last = min(first + step, len(sample))
+            block = np.empty((last - first, width), np.float32)
+            for start, stop in pairwise(edges):
+                # A part is (parameters, stop - start) and follows all columns before it.
+                begin = start * len(sample) + first * (stop - start)
+                size = block[:, start:stop].nbytes
+                read = np.frombuffer(os.pread(spool.fileno(), size, 4 * begin), np.float32)
+                block[:, start:stop] = read.reshape(last - first, stop - start)
+            full = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+            table = keys.slice(first, step)
+            table = table.append_column("value", pa.array(values[first:last]))
+            table = table.append_column("full_gradient", pa.array(full))
+            table = table.append_column("gradient", store.list_column(block))
+            writer.write_table(table.cast(writer.schema))
 
 
 if __name__ == "__main__":

@@ -130,9 +130,13 @@ def table_writer(
 ) -> Iterator[pq.ParquetWriter]:
     """A writer for tables larger than memory: each ``write_table`` call makes a row group."""
     schema = with_metadata(schema, metadata)
+    # Numbers hardly repeat: a dictionary of them only costs time.
+    repeating = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer,
+        pq.ParquetWriter(
+            temporary, schema, compression=COMPRESSION, use_dictionary=repeating
+        ) as writer,
     ):
         yield writer
 
