@@ -71,9 +71,10 @@ _VIEWS = {
     torch.Tensor.transpose,
     torch.Tensor.permute,
     torch.Tensor.t,
-    torch.Tensor.T.__get__,
-    torch.Tensor.mT.__get__,
+    torch.Tensor.T.__get__,  # type: ignore[attr-defined]
+    torch.Tensor.mT.__get__,  # type: ignore[attr-defined]
     torch.Tensor.__getitem__,
+    torch.Tensor.contiguous,
     torch.Tensor.expand,
 }
 
