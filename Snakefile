@@ -28,6 +28,8 @@ localrules:
     figures,
     tables,
     data,
+    escape,
+    theory,
 
 
 rule all:
@@ -37,6 +39,7 @@ rule all:
         rules.make_report.output,
         figure_paths(),
         table_paths(),
+        theory_paths(),
         data_paths(),
 
 
@@ -47,7 +50,7 @@ rule figures:
 
 
 rule tables:
-    """All three tables, as CSV, Markdown and LaTeX."""
+    """The three tables, as CSV, Markdown and LaTeX, and the theories of escape times, as CSV."""
     input:
         table_paths(),
 
@@ -56,3 +59,21 @@ rule data:
     """All data sets, training curves, gradient dumps, noise, fits, escape times and exit times."""
     input:
         data_paths(),
+
+
+rule escape:
+    """Escape times, Figures 1 and 6, and the theories fitted to the times."""
+    input:
+        escape_paths(),
+        expand(
+            f"{RESULTS}/figures/figure_{{number}}.{{kind}}",
+            number=[1, 6],
+            kind=["png", "pdf"],
+        ),
+        rules.tabulate_escape.output,
+
+
+rule theory:
+    """The theory against simulation: the table of theorems, Figure 9 and the bounds."""
+    input:
+        theory_paths(),

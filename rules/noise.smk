@@ -23,6 +23,7 @@ rule dump_gradients:
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
         network_code=lambda wildcards: network_code(wildcards.run),
+        loss=lambda wildcards: RUNS[wildcards.run]["loss"],
         sampling=lambda wildcards: RUNS[wildcards.run]["gradients"],
         batch_size=lambda wildcards: mini_batch_setting(
             wildcards.run, batch_sizes_of(wildcards.run)[0]

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn import functional
 
-from sgnoise import datasets, gradients, models, seeds, store
+from sgnoise import datasets, gradients, losses, models, seeds, store
 from sgnoise.jobs import logger, running_job, track
 
 # Samples that pass through the network together.
@@ -27,6 +26,7 @@ def dump_gradients(
     model_path: str,
     gradients_path: str,
     model: Mapping[str, Any],
+    loss: str,
     mode: str,
     uniform: int,
     per_layer: int,
@@ -45,6 +45,7 @@ def dump_gradients(
         model_path: the weights.
         gradients_path: Parquet to write: keys, ``value``, ``full_gradient``, ``gradient``.
         model: see ``sgnoise.models.build_model``.
+        loss: see ``sgnoise.losses``.
         mode: ``per_sample``: the gradient for each training sample, normalisation by running
             statistics; ``mini_batch``: for each mini-batch of passes through the data, batch
             normalisation by the statistics of the mini-batch.
@@ -66,17 +67,23 @@ def dump_gradients(
     place = models.resolve_device(device)
     dataset = datasets.load(arrays_path)
     network = models.build_model(
-        model, input_shape=dataset.input_shape, classes=dataset.classes, seed=0
+        model,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        vocabulary=dataset.vocabulary,
+        seed=0,
+        fill=False,
     )
     models.load_weights(model_path, network)
     network.to(place)
+    objective = losses.loss_function(loss, network)
     sample = gradients.sample_parameters(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
     with models.cpu_threads(threads):
         if mode == "per_sample":
-            parts = _per_sample(network, dataset, sample, place)
+            parts = _per_sample(network, objective, dataset, sample, place)
             width = dataset.size("train")
         else:
             if batch_size is None or draws is None:
@@ -91,7 +98,9 @@ def dump_gradients(
             in_a_pass = samples // batch_size
             passes = -(-draws // in_a_pass)
             width = passes * in_a_pass
-            parts = _mini_batches(network, dataset, sample, place, batch_size, passes, seed)
+            parts = _mini_batches(
+                network, objective, dataset, sample, place, batch_size, passes, seed
+            )
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
     logger.info("%d gradients of %d parameters", width, len(sample))
@@ -99,12 +108,13 @@ def dump_gradients(
 
 def _per_sample(
     network: torch.nn.Module,
+    loss: losses.Loss,
     dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
     place: torch.device,
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
-    engine = gradients.PerSampleGradients(network, functional.cross_entropy, sample)
+    engine = gradients.PerSampleGradients(network, loss, sample)
     for first in track(range(0, dataset.size("train"), CHUNK), "chunks of samples"):
         inputs, targets = dataset.batch("train", slice(first, first + CHUNK))
         found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
@@ -113,6 +123,7 @@ def _per_sample(
 
 def _mini_batches(
     network: torch.nn.Module,
+    loss: losses.Loss,
     dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
     place: torch.device,
@@ -121,9 +132,7 @@ def _mini_batches(
     seed: int,
 ) -> Iterator[np.ndarray]:
     """(parameters, 1) of one mini-batch after another."""
-    engine = gradients.MiniBatchGradients(
-        network, functional.cross_entropy, sample, batch_statistics=True
-    )
+    engine = gradients.MiniBatchGradients(network, loss, sample, batch_statistics=True)
     samples = dataset.size("train")
     batches = gradients.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
     for rows in track(batches, "mini-batches", passes * (samples // batch_size)):
@@ -188,6 +197,7 @@ if __name__ == "__main__":
             model_path=job.input.model,
             gradients_path=job.output.gradients,
             model=job.params.model,
+            loss=job.params.loss,
             **job.params.sampling,
             batch_size=job.params.batch_size,
             draws=job.params.draws,

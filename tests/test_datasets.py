@@ -129,7 +129,15 @@ def test_wrong_names_are_explained() -> None:
 def test_saving_is_reproducible_and_complete(tmp_path: Path) -> None:
     paths = [(str(tmp_path / f"{i}.npz"), str(tmp_path / f"{i}.json")) for i in range(2)]
     for arrays_path, manifest_path in paths:
-        fetch_dataset(spec=DIGITS, seed=1, arrays_path=arrays_path, manifest_path=manifest_path)
+        fetch_dataset(
+            spec=DIGITS,
+            seed=1,
+            arrays_path=arrays_path,
+            manifest_path=manifest_path,
+            downloads=str(tmp_path),
+            mirror=None,
+            threads=1,
+        )
     first, again = (Path(arrays_path).read_bytes() for arrays_path, _ in paths)
     assert first == again
     dataset, loaded = sources.prepare(DIGITS, seed=1), datasets.load(paths[0][0])

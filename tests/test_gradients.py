@@ -660,6 +660,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "arrays_path": str(folder / "arrays.npz"),
         "model_path": str(folder / "model.safetensors"),
         "model": model,
+        "loss": "cross_entropy",
         "uniform": 40,
         "per_layer": 8,
         "study": "test",

@@ -22,6 +22,22 @@ def test_the_default_study_is_valid_and_completed() -> None:
     assert "momentum" not in DEFAULT["runs"][0]["training"], "the input must stay as it was"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "huggingface:google-bert/bert-base-uncased",
+        "open_clip:ViT-B-16-plus-240",
+    ],
+)
+def test_networks_of_libraries_are_named_with_their_library(name: str) -> None:
+    changed = copy.deepcopy(DEFAULT)
+    changed["runs"][0] |= {"model": {"name": name}, "training": {"epochs": 0, "stop": {}}}
+    training = complete_settings(changed, SCHEMA)["runs"][0]["training"]
+    assert training["batch_size"] == 128
+    assert training["stop"] == {"tolerance": 1e-4, "patience": 5}
+
+
 def test_defaults_are_not_shared_between_entries() -> None:
     settings = complete_settings(DEFAULT, SCHEMA)
     settings["runs"][0]["training"]["milestones"].append(3)
@@ -42,6 +58,18 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (
         lambda c: c["runs"][1]["model"].update(name="resnet_20"),
         r"runs\[1\]\.model\.name: .*did you mean 'resnet20'\?.*module:function",
+    ),
+    (
+        lambda c: c["runs"][0].update(loss="contrastive"),
+        r"runs\[0\]\.gradients\.mode: .* set mini_batch",
+    ),
+    (
+        lambda c: c["runs"][0]["training"].update(stop={}, evaluate_every=2),
+        r"runs\[0\]\.training\.evaluate_every: 'stop' looks at",
+    ),
+    (
+        lambda c: c["runs"][0]["model"].update(name="tim:ViT-B-32"),
+        r"runs\[0\]\.model\.name: .*Allowed are: .*, timm:name",
     ),
     (lambda c: c["fits"].update(span=3), r'fits\.span: 3 is not allowed; it must be "full" or num'),
     (lambda c: c["fits"].update(laws=["gaussian", "stabel"]), r"fits\.laws\[1\].*'stable'"),

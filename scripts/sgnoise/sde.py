@@ -51,6 +51,9 @@ _HALF_PI = float32(math.pi / 2)
 _PI = float32(math.pi)
 _TWO_TO_MINUS_32 = float32(2.0**-32)
 
+# In place of the number of a path: a lane that has nothing left to do.
+_IDLE = uint32(2**32 - 1)
+
 
 # --- the law of the noise -------------------------------------------------------------------------
 
@@ -360,23 +363,22 @@ def _draw_stable(
         drawn[lane] *= _exp2(ratio[lane])
 
 
-@njit(fastmath=True, error_model="numpy")
-def _draw_normal(
-    drawn: np.ndarray, path: np.ndarray, number: np.ndarray, key: int, words: np.ndarray
-) -> None:
-    """Fill ``drawn`` (LANES,) with standard normal variables: sin(V) sqrt(2 W).
+@_inlined
+def _normal(word: int) -> float:
+    """A standard normal variable, by inverting its distribution function.
 
-    It is the formula of :func:`_draw_stable` at alpha = 2, divided by the root of its variance.
+    The lowest bit is the sign, the others u = P(|Z| > z). With x = 1 - u, z / x is a smooth
+    function of sqrt(-log2(1 - x^2)); the polynomial is its Chebyshev fit, within 2e-4 of z.
     """
-    angle, wait = words[0], words[1]
-    for lane in range(LANES):
-        angle[lane], wait[lane] = _philox(path[lane], number[lane], key)
-    for lane in range(LANES):
-        drawn[lane] = math.sqrt(_exponential(wait[lane]) * float32(2 * 0.6931471806))
-    for lane in range(LANES):
-        v = (float32(uint32(angle[lane] >> uint32(1))) + float32(0.5)) * (_PI * _TWO_TO_MINUS_32)
-        sine = _sine(v)
-        drawn[lane] *= sine if angle[lane] & uint32(1) else -sine
+    u = (float32(uint32(word >> uint32(1))) + float32(0.5)) * float32(2.0**-31)
+    t = math.sqrt(max(-_log2(u * (float32(2) - u)), float32(0)))
+    p = float32(1.6775976e-4) - t * float32(6.18975161e-6)
+    p = float32(0.01079799) + t * (float32(-0.00186573) + t * p)
+    p = float32(0.05204332) + t * (float32(-0.03368035) + t * p)
+    p = float32(0.01292804) + t * (float32(-0.0340933) + t * p)
+    p = float32(1.25335137) + t * (float32(-0.00093496) + t * (float32(0.22866937) + t * p))
+    z = (float32(1) - u) * p
+    return z if word & uint32(1) else -z
 
 
 @_inlined
@@ -508,6 +510,7 @@ def _jump_by_jump(
     power: np.ndarray,
     inverse_lower: np.ndarray,
     inverse_upper: np.ndarray,
+    touch: np.ndarray,
     keys: np.ndarray,
     exit_time: np.ndarray,
     exit_coordinate: np.ndarray,
@@ -515,64 +518,69 @@ def _jump_by_jump(
 ) -> None:
     """Take the paths from paths[0] to paths[1] to their exits, from one large jump to the next.
 
-    A lane that is done takes up the next path at once. ``due`` holds the clock
-    (:meth:`Schedule.clock`) at which each coordinate's next large jump falls; a path's event 0 only
-    draws the first of them. Between jumps the drift shrinks a coordinate by exp(-curvature * wait),
-    and the small jumps, where ``diffusion`` (variance per unit of clock) is positive, add a
-    Gaussian. Its path in between may have touched an edge: a change of time turns it into a
-    Brownian bridge and the edge into b sqrt(1 + 2 h tau), whose tangent at tau = 0 it touches with
-    a known chance. Such an exit is dated at the start of the interval.
+    A lane that is done takes up the next path at once. Each round draws a waiting time for each
+    coordinate, on its own clock (:meth:`Schedule.clock`), and the soonest is the next jump: the
+    others are forgotten, which changes no law. Between jumps the drift shrinks a coordinate by
+    exp(-curvature * wait), and the small jumps, where ``diffusion`` (variance per unit of clock) is
+    positive, add a Gaussian. Its path in between may have touched an edge: a change of time turns
+    it into a Brownian bridge and the edge into b sqrt(1 + 2 h tau), whose tangent at tau = 0 it
+    touches with a known chance. Such an exit is dated at the start of the interval.
     """
     dimensions = alpha.size
+    steady = starts.size == 1 and np.all(power == 1.0)
     w = np.empty((dimensions, LANES), np.float32)
-    due = np.empty((dimensions, LANES), np.float64)
-    words = np.empty((2, LANES), np.uint32)
+    size_word = np.empty((dimensions, LANES), np.uint32)
+    normal_word = np.empty(LANES, np.uint32)
+    touch_word = np.empty(LANES, np.uint32)
     path = np.empty(LANES, np.uint32)
     number = np.empty(LANES, np.uint32)
-    busy = np.empty(LANES, np.bool_)
     now = np.empty(LANES, np.float64)
-    at = np.empty(LANES, np.float64)
-    soonest = np.empty(LANES, np.float64)
-    which = np.empty(LANES, np.int32)
+    gap = np.empty(LANES, np.float32)
     wait = np.empty(LANES, np.float32)
+    which = np.empty(LANES, np.int32)
     kept = np.empty(LANES, np.float32)
     pushed = np.empty(LANES, np.float32)
-    steep = np.empty(LANES, np.float32)
-    normal = np.empty(LANES, np.float32)
     crossed = np.empty(LANES, np.int32)
     worst = np.empty(LANES, np.float32)
     where = np.empty(LANES, np.int32)
     jump = np.empty(LANES, np.float32)
+    stopping = np.empty(LANES + 1, np.int64)
     upcoming, running = paths[0], 0
     for lane in range(LANES):
-        busy[lane] = upcoming < paths[1]
         path[lane] = uint32(upcoming)
         number[lane] = uint32(0)
         now[lane] = 0.0
         for c in range(dimensions):
             w[c, lane] = start[c]
-            due[c, lane] = 0.0
-        if busy[lane]:
+        if upcoming < paths[1]:
             upcoming += 1
             running += 1
+        else:
+            path[lane] = _IDLE
     while running > 0:
-        for c in range(dimensions):
-            if starts.size == 1 and power[c] == 1.0:
-                for lane in range(LANES):
-                    at[lane] = due[c, lane]
-            else:
-                for lane in range(LANES):
-                    at[lane] = _time_of(due[c, lane], starts, lived[c], weight[c], power[c])
-            for lane in range(LANES):
-                earlier = (c == 0) | (at[lane] < soonest[lane])
-                soonest[lane] = at[lane] if earlier else soonest[lane]
-                which[lane] = int32(c) if earlier else which[lane]
         for lane in range(LANES):
-            wait[lane] = float32(soonest[lane] - now[lane])
+            wait[lane] = float32(math.inf)
+            which[lane] = int32(0)
             worst[lane] = float32(1)
             where[lane] = int32(0)
             jump[lane] = float32(0)
             crossed[lane] = int32(0)
+        for c in range(dimensions):
+            key = keys[2 * c]
+            mean_wait = float32(0.6931471806) / rate[c]
+            for lane in range(LANES):
+                word, size_word[c, lane] = _philox(path[lane], number[lane], key)
+                gap[lane] = mean_wait * _exponential(word)
+            if not steady:
+                for lane in range(LANES):
+                    due = float64(gap[lane])
+                    due += _clock(now[lane], starts, lived[c], weight[c], power[c])
+                    at = _time_of(due, starts, lived[c], weight[c], power[c])
+                    gap[lane] = float32(at - now[lane])
+            for lane in range(LANES):
+                sooner = gap[lane] < wait[lane]
+                wait[lane] = gap[lane] if sooner else wait[lane]
+                which[lane] = int32(c) if sooner else which[lane]
         for c in range(dimensions):
             slow = curvature[c] * float32(-1.442695041)
             below = inverse_lower[c]
@@ -580,46 +588,44 @@ def _jump_by_jump(
             name = int32(c + 1)
             for lane in range(LANES):
                 kept[lane] = _exp2(slow * wait[lane])
+                pushed[lane] = wait[lane]
             if diffusion[c] > float32(0):
-                if starts.size == 1 and power[c] == 1.0:
+                if not steady:
                     for lane in range(LANES):
-                        pushed[lane] = wait[lane]
-                else:
-                    for lane in range(LANES):
+                        later = now[lane] + float64(wait[lane])
                         pushed[lane] = float32(
-                            _clock(soonest[lane], starts, lived[c], weight[c], power[c])
+                            _clock(later, starts, lived[c], weight[c], power[c])
                             - _clock(now[lane], starts, lived[c], weight[c], power[c])
                         )
-                _draw_normal(normal, path, number, keys[3 * c + 1], words)
                 small = diffusion[c]
                 twice = float32(2) * curvature[c]
+                key = keys[2 * c + 1]
+                # An infinite edge has reciprocal 0: no chance to touch it.
+                far_up = float32(-2.885390082) / (above * above + float32(1e-30))
+                far_down = float32(-2.885390082) / (below * below + float32(1e-30))
+                for lane in range(LANES):
+                    normal_word[lane], touch_word[lane] = _philox(path[lane], number[lane], key)
                 for lane in range(LANES):
                     # (1 - exp(-x))/x: how much of the variance survives the drift.
                     x = twice * wait[lane]
                     shrunk = (float32(1) - kept[lane] * kept[lane]) / x
                     shrunk = shrunk if x > float32(1e-3) else float32(1) - float32(0.5) * x
                     variance = small * pushed[lane] * shrunk + float32(1e-30)
-                    pushed[lane] = math.sqrt(variance) * normal[lane]
-                    steep[lane] = float32(-2.885390082) / variance
-                key = keys[3 * c + 2]
-                # An infinite edge has reciprocal 0: no chance to touch it.
-                far_up = float32(1) / (above * above + float32(1e-30))
-                far_down = float32(1) / (below * below + float32(1e-30))
-                for lane in range(LANES):
+                    pushed[lane] = math.sqrt(variance) * _normal(normal_word[lane])
+                    steep = float32(1) / variance
                     before = w[c, lane]
                     after = kept[lane] * before + pushed[lane]
                     tangent = float32(1) - kept[lane]
                     tangent *= float32(0.5) * tangent
                     room = float32(1) - after * above
                     room = kept[lane] * room + tangent if room > float32(0) else float32(0)
-                    room *= float32(1) - before * above
-                    up = _exp2(steep[lane] * room * far_up)
+                    up = _exp2(steep * room * (float32(1) - before * above) * far_up)
                     room = float32(1) - after * below
                     room = kept[lane] * room + tangent if room > float32(0) else float32(0)
-                    room *= float32(1) - before * below
-                    down = _exp2(steep[lane] * room * far_down)
-                    word, _ = _philox(path[lane], number[lane], key)
-                    uniform = (float32(word) + float32(0.5)) * _TWO_TO_MINUS_32
+                    down = _exp2(steep * room * (float32(1) - before * below) * far_down)
+                    uniform = (float32(touch_word[lane]) + float32(0.5)) * _TWO_TO_MINUS_32
+                    up *= touch[c, 1]
+                    down *= touch[c, 0]
                     touched = (uniform < up + down) & (crossed[lane] == int32(0))
                     side = name if up > down else -name
                     crossed[lane] = side if touched else crossed[lane]
@@ -629,22 +635,12 @@ def _jump_by_jump(
             least = cutoff[c]
             inverse = float32(1) / alpha[c]
             beyond = (least * inverse_largest[c]) ** alpha[c]
-            mean_wait = float32(0.6931471806) / rate[c]
-            key = keys[3 * c]
             for lane in range(LANES):
-                words[0, lane], words[1, lane] = _philox(path[lane], number[lane], key)
-            for lane in range(LANES):
-                mine = which[lane] == int32(c)
-                opening = number[lane] == uint32(0)
-                longer = mean_wait * _exponential(words[1, lane])
-                due[c, lane] += float64(longer) if mine | opening else 0.0
-            for lane in range(LANES):
-                mine = (which[lane] == int32(c)) & (number[lane] != uint32(0))
-                word = words[0, lane]
+                word = size_word[c, lane]
                 tail = (float32(uint32(word >> uint32(1))) + float32(0.5)) * float32(2.0**-31)
                 tail = beyond + (float32(1) - beyond) * tail
                 size = least * _exp2(-_log2(tail) * inverse)
-                size = size if mine else float32(0)
+                size = size if which[lane] == int32(c) else float32(0)
                 moved = w[c, lane] * kept[lane] + pushed[lane]
                 moved += size if word & uint32(1) else -size
                 w[c, lane] = moved
@@ -657,15 +653,23 @@ def _jump_by_jump(
                 jump[lane] = size if outside else jump[lane]
         for lane in range(LANES):
             early = crossed[lane] != int32(0)
-            now[lane] = now[lane] if early else soonest[lane]
-            jump[lane] = float32(0) if early else jump[lane]
             where[lane] = crossed[lane] if early else where[lane]
+            jump[lane] = float32(0) if early else jump[lane]
+            wait[lane] = float32(0) if early else wait[lane]
             number[lane] = uint32(number[lane] + uint32(1))
         for lane in range(LANES):
-            # Event 0 opens the waiting times, hence one more than max_events.
-            if not busy[lane] or (where[lane] == 0 and number[lane] <= max_events):
-                continue
+            now[lane] += float64(wait[lane])
+        # Without a branch, as which lane stops is more than a processor can predict.
+        stopped = 0
+        for lane in range(LANES):
+            stopping[stopped] = lane
+            stopped += (where[lane] != int32(0)) | (number[lane] >= max_events)
+        for index in range(stopped):
+            lane = stopping[index]
+            number[lane] = uint32(0)
             mine = path[lane]
+            if mine == _IDLE:
+                continue
             exit_time[mine] = now[lane]
             exit_coordinate[mine] = where[lane]
             exit_jump[mine] = jump[lane]
@@ -673,13 +677,66 @@ def _jump_by_jump(
                 path[lane] = uint32(upcoming)
                 upcoming += 1
             else:
-                busy[lane] = False
+                path[lane] = _IDLE
                 running -= 1
-            number[lane] = uint32(0)
             now[lane] = 0.0
             for c in range(dimensions):
                 w[c, lane] = start[c]
-                due[c, lane] = 0.0
+
+
+def _touch_share(alpha: float, activity: float, cutoff: float) -> float:
+    """How often the small jumps cross an edge after a large one, over how often their Gaussian does.
+
+    In units of the edge's distance and of the relaxation time 1 / h: small jumps of Lévy measure
+    ``activity`` |y|^(-1-alpha) below ``cutoff``, drift -w. Large jumps land at a distance d from the
+    edge with a density (1 - d)^(-1-alpha), over which both chances are integrated. That of the
+    Gaussian is exp(-2d / variance rate). Where one small jump does it, its chance is that of a jump
+    beyond the distance while the drift carries the process away. Several are worth the rest of
+    Spitzer's identity for E sup (X_t - t), which is (variance rate) / 4 for single jumps plus
+    (1/2 pi) int_0^inf log(1 + (psi(u)/u)^2) u^-2 du, with psi the exponent of X.
+    """
+    x, weight = np.polynomial.legendre.leggauss(64)
+    x, weight = (x + 1) / 2, weight / 2
+    power = 2 / (2 - alpha)  # takes the singularity at 0 away
+    y = cutoff * x**power
+    landed = ((1 - np.minimum(y, 1 - cutoff)) ** -alpha - 1) / alpha
+    beyond = activity / alpha * (y**-alpha - cutoff**-alpha)
+    single = float(np.sum(weight * power * y / x * beyond * landed / (1 - y)))
+
+    s = np.exp(np.linspace(math.log(1e-8), math.log(1e8), 12_001))  # u times the cutoff
+    middle = np.sqrt(s[1:] * s[:-1])
+    # Integral of (1 - cos z) z^(-1-alpha) up to s; from where the grid is coarser than the wave on,
+    # the integral over all z less that of z^(-1-alpha).
+    wave = 2 * np.sin(middle / 2) ** 2 * middle**-alpha * np.diff(np.log(s))
+    upto = s[0] ** (2 - alpha) / (2 * (2 - alpha)) + np.concatenate([[0.0], np.cumsum(wave)])
+    upto = np.where(s < 100, upto, levy_constant(alpha) / 2 - s**-alpha / alpha)
+    exponent = 2 * activity * (cutoff / s) ** (1 - alpha) * upto
+    several = cutoff / (2 * math.pi) * np.trapezoid(np.log1p(exponent**2) / s, np.log(s))
+
+    variance = 2 * activity * cutoff ** (2 - alpha) / (2 - alpha)
+    d = (1 - cutoff) * x**2
+    near = 2 * (1 - cutoff) * x * np.exp(-2 * d / variance) * (1 - d) ** (-1 - alpha)
+    return (single + float(several)) / float(np.sum(weight * near))
+
+
+def _touch_shares(
+    system: LevySystem, cutoff: np.ndarray, box: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """:func:`_overshoot_share` at each edge, (N, 2): lower, upper; the drift is that at the edge.
+
+    The schedule is taken at s_t = 1.
+    """
+    shares = np.ones((system.dimensions, 2), dtype=np.float32)
+    strength = system.amplitude() ** system.alpha
+    assert system.curvature is not None
+    for c, alpha in enumerate(system.alpha):
+        for side, edges in enumerate(box):
+            speed = system.curvature[c] * abs(edges[c])
+            if 0 < speed < math.inf:
+                far = abs(edges[c])
+                activity = strength[c] / (far**alpha * system.curvature[c])
+                shares[c, side] = _touch_share(float(alpha), float(activity), cutoff[c] / far)
+    return shares
 
 
 # --- the simulators -------------------------------------------------------------------------------
@@ -986,7 +1043,8 @@ def first_exit_by_jumps(
         1 + (schedule.gamma - 1) * (alpha - 1),
         _reciprocal(low),
         _reciprocal(high),
-        seed_sequence(seed, "jump by jump").generate_state(3 * system.dimensions),
+        _touch_shares(system, least, (low, high)),
+        seed_sequence(seed, "jump by jump").generate_state(2 * system.dimensions),
     )
     _check_budget("max_events", max_events)
     origin = _start(start, system, paths, (low, high))[:, 0]

@@ -13,6 +13,34 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+# What a data set of each source needs, and what else it takes with the default of that.
+_IMAGES: dict[str, Any] = {"subset": None, "normalisation": "data"}
+SOURCE_KEYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "bundled": (("name",), {"form": "table", "test_fraction": 0.2}),
+    "table": (("path", "target"), {"form": "table", "test_fraction": 0.2}),
+    "adbench": (("name",), {"test_fraction": 0.2}),
+    "cola": (
+        (),
+        {"tokenizer": "words", "vocabulary": 5000, "length": None, "out_of_domain": False},
+    ),
+    "cifar10": ((), _IMAGES),
+    "cifar100": ((), _IMAGES),
+    "cinic10": ((), _IMAGES),
+    "image_folder": (
+        ("path",),
+        {"sha256": None, "image_size": None, "test_fraction": 0.2, **_IMAGES},
+    ),
+    "imagenet": (("path",), {"image_size": 224, **_IMAGES}),
+    "webdataset": (
+        ("shards",),
+        {"image_size": 224, "test_fraction": 0.0, **_IMAGES, "normalisation": "clip"},
+    ),
+}
+SOURCE_NAMES = {
+    "bundled": ("digits", "breast_cancer", "wine"),
+    "adbench": ("breastw", "cardio", "satellite"),
+}
+
 
 class SettingsError(ValueError):
     """The settings of the study cannot be used; the message says where, why and what is allowed."""
@@ -166,13 +194,7 @@ def _check_references(settings: Mapping[str, Any]) -> None:
         earlier.append(run["name"])
 
     for name, dataset in settings["datasets"].items():
-        needed = {"bundled": ["name"], "table": ["path", "target"]}[dataset["source"]]
-        for key in needed:
-            if key not in dataset:
-                raise SettingsError(
-                    f"datasets.{name}: a data set with source '{dataset['source']}' needs the key "
-                    f"'{key}'."
-                )
+        _check_dataset(f"datasets.{name}", dataset)
     for index, name in enumerate(settings["escape"]["datasets"]):
         _check_known(f"escape.datasets[{index}]", name, datasets, "data set")
     low, high = settings["escape"]["target_iterations"]
@@ -183,12 +205,47 @@ def _check_references(settings: Mapping[str, Any]) -> None:
         if law not in settings["fits"]["laws"]:
             raise SettingsError(f"fits.laws: the tables need the law '{law}'.")
     for index, run in enumerate(settings["runs"]):
+        if run["loss"] == "contrastive" and run["gradients"]["mode"] != "mini_batch":
+            raise SettingsError(
+                f"runs[{index}].gradients.mode: the contrastive loss is one of mini-batches, a "
+                "sample has no gradient of its own; set mini_batch."
+            )
+        training = run["training"]
+        if "stop" in training and training["evaluate_every"] != 1:
+            raise SettingsError(
+                f"runs[{index}].training.evaluate_every: 'stop' looks at the loss of every epoch; "
+                "leave out evaluate_every."
+            )
         if run["gradients"]["mode"] == "mini_batch" and len(run["batch_sizes"]) > 1:
             raise SettingsError(
                 f"runs[{index}].batch_sizes: with gradients.mode mini_batch a dump holds the "
                 f"gradients of one batch size; {len(run['batch_sizes'])} are given."
             )
     _check_shown(settings, runs, measured)
+
+
+def _check_dataset(where: str, dataset: Mapping[str, Any]) -> None:
+    """A source's needed keys are there, and none that it does not take."""
+    source = dataset["source"]
+    needed, optional = SOURCE_KEYS[source]
+    known = [*needed, *optional]
+    for key in needed:
+        if key not in dataset:
+            raise SettingsError(
+                f"{where}: a data set with source '{source}' needs the key '{key}'."
+            )
+    for key in dataset:
+        if key not in ("source", *known):
+            raise SettingsError(
+                f"{where}: a data set with source '{source}' takes no key '{key}'"
+                f"{nearest(key, known)} It takes: {', '.join(known)}."
+            )
+    names = SOURCE_NAMES.get(source)
+    if names is not None and dataset["name"] not in names:
+        raise SettingsError(
+            f"{where}.name: source '{source}' has no '{dataset['name']}'"
+            f"{nearest(dataset['name'], names)} It has: {', '.join(names)}."
+        )
 
 
 def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[str]) -> None:
@@ -262,4 +319,7 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
         run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
+    for name, dataset in filled["datasets"].items():
+        _, optional = SOURCE_KEYS[dataset["source"]]
+        filled["datasets"][name] = {**copy.deepcopy(optional), **dataset}
     return filled
