@@ -175,7 +175,7 @@ def vmap(setting: Setting) -> Callable[[], torch.Tensor]:
 
 
 def opacus(setting: Setting) -> Callable[[], torch.Tensor]:
-    from opacus.grad_sample import GradSampleModule
+    from opacus.grad_sample import GradSampleModule  # type: ignore[import-untyped]
     from torchvision.models.resnet import BasicBlock
 
     def out_of_place(block: BasicBlock, x: torch.Tensor) -> torch.Tensor:

@@ -378,8 +378,8 @@ class Bert(nn.Module):
             num_attention_heads=2,
             intermediate_size=32,
             max_position_embeddings=12,
-            num_labels=CLASSES,
         )
+        config.num_labels = CLASSES
         self.net = BertForSequenceClassification(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -415,7 +415,7 @@ def test_networks_of_libraries_equal_autograd(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # Class tokens and the like begin at zero.
         for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     inputs, targets = data(3, 16, 16, samples=4)
     if name == "bert":
         inputs = torch.randint(1, 50, (4, 10), generator=generator)
@@ -503,6 +503,39 @@ def test_rows_averaged_over_a_batch_are_its_gradient() -> None:
     order = np.random.default_rng(gradients.seeds.seed_sequence(3, "pass", 1)).permutation(12)
     expected = by_sample[torch.from_numpy(order[5:10])].mean(dim=0)
     assert relative_error(by_batch[3], expected) < 1e-5
+
+
+def test_a_loss_that_compares_samples_has_gradients_of_mini_batches_only() -> None:
+    def contrastive(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        others = functional.one_hot(targets, CLASSES).float()
+        return functional.cross_entropy(outputs @ others.T, torch.arange(len(outputs)))
+
+    inputs, targets = data(6, samples=9)
+    model = build(lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, CLASSES)))
+    sample = gradients.sample_parameters(model, uniform=30, per_layer=5, seed=2)
+    found = gradients.mini_batch_gradients(
+        model,
+        contrastive,
+        inputs,
+        targets,
+        sample,
+        batch_size=4,
+        passes=1,
+        batch_statistics=True,
+        seed=3,
+    )
+    batches = list(gradients.mini_batches_of_passes(9, 4, passes=1, seed=3))
+    parameters = dict(model.named_parameters())
+    for row, batch in zip(found, batches, strict=True):
+        model.zero_grad()
+        contrastive(model(inputs[batch]), targets[batch]).backward()
+        expected = [
+            parameters[name].grad.flatten()[offset]  # type: ignore[union-attr]
+            for name, offset in zip(sample.names, sample.frame["offset"], strict=True)
+        ]
+        assert relative_error(row, torch.stack(expected)) < 1e-5
+    with pytest.raises(ValueError, match="not the mean of the losses of its samples"):
+        gradients.per_sample_gradients(model, contrastive, inputs, targets, sample)
 
 
 def test_batch_statistics_are_used_where_asked_and_leave_no_trace() -> None:
