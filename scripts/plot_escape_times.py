@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from sgnoise import plots
 from sgnoise.jobs import running_job
@@ -26,6 +27,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 # Where a mark without a mean stands, in units of the panel's height.
 _TOP = 0.94
 _MARGIN = 1.3
+_FEW_TICKS = 6.0
 _COLUMNS_IN_WIDTH = 3
 _STRIP_RATIOS = (1, 5)
 
@@ -115,6 +117,10 @@ def draw_panel(axes: Axes, times: pd.DataFrame, theories: pd.DataFrame) -> None:
     draw_times(axes, times)
     axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
     plots.log_ticks(axes.xaxis, x_low, x_high)
+    if x_high < _FEW_TICKS * x_low:
+        # Too narrow for 1, 2 and 5 of each decade.
+        ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(x_low, x_high)
+        axes.set_xticks(ticks[(ticks >= x_low) & (ticks <= x_high)])
     plots.log_ticks(axes.yaxis, y_low, y_high)
 
 
@@ -171,12 +177,12 @@ def plot_escape_times(
     ) as figure:
         draw_legend(figure)
         # Each row is a thin strip with the share of censored replicas above the times.
-        grid = figure.subplots(
-            2 * rows, columns, sharex="col", squeeze=False, height_ratios=_STRIP_RATIOS * rows
-        )
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=_STRIP_RATIOS * rows)
         for column, (times_path, name, times, theories) in enumerate(tables):
             for row, batch_size in enumerate(batch_sizes):
                 strip, axes = grid[2 * row : 2 * row + 2, column]
+                # Each batch size has its own learning rates, so rows share no axis.
+                strip.sharex(axes)
                 chosen = times[times["batch_size"] == batch_size]
                 if chosen.empty:
                     measured = sorted(times["batch_size"].unique().tolist())

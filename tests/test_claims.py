@@ -88,10 +88,18 @@ def make_theories(gains: dict[str, float], batch_size: int) -> pd.DataFrame:
                     "log_likelihood_ratio": ratio,
                     "log_likelihood_ratio_low": ratio - 2,
                     "log_likelihood_ratio_high": ratio + 2,
+                    "exponent": 1.5,
+                    "exponent_low": 1.3,
+                    "exponent_high": 1.7,
+                    "noise_alpha": 1.6,
+                    "noise_alpha_low": 1.4,
+                    "noise_alpha_high": 1.8,
                 }
             )
     names = ["dataset", "minimum", "batch_size", "theory", "log_likelihood_ratio"]
     names += ["log_likelihood_ratio_low", "log_likelihood_ratio_high"]
+    for quantity in ("exponent", "noise_alpha"):
+        names += [quantity, f"{quantity}_low", f"{quantity}_high"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -279,6 +287,28 @@ def test_escape_theories(gains: dict[str, float], large: str, small: str) -> Non
     known = [gain for gain in gains.values() if np.isfinite(gain)]
     if known:
         assert (found.low, found.high) == pytest.approx((min(known), max(known)))
+
+
+@pytest.mark.parametrize(
+    ("exponents", "verdict"),
+    [
+        ([1.5, 1.9], claims.REPRODUCED),
+        ([1.5, 6.0], claims.PARTLY),
+        ([0.9, 6.0], claims.NOT_REPRODUCED),
+        ([np.nan], claims.NOT_TESTED),
+    ],
+)
+def test_the_exponent_and_alpha(exponents: list[float], verdict: str) -> None:
+    theories = make_theories({f"set {number}": 1.0 for number in range(len(exponents))}, 8)
+    for number, exponent in enumerate(exponents):
+        rows = theories["dataset"] == f"set {number}"
+        theories.loc[rows, "exponent"] = exponent
+        theories.loc[rows, "exponent_low"] = exponent - 0.2
+        theories.loc[rows, "exponent_high"] = exponent + 0.2
+    found = claims.escape_exponent_is_alpha(data(theories=theories))
+    assert found.verdict == verdict
+    if verdict != claims.NOT_TESTED:
+        assert found.high == pytest.approx(max(exponents) - 1.6)
 
 
 @pytest.mark.parametrize(

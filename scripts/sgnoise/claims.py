@@ -46,6 +46,9 @@ _DRIFT_MARGIN = 0.05
 _NEARLY_GAUSSIAN = 1.95
 _P_VALUE = 0.001
 _OVER_CASES = "smallest and largest over networks and batch sizes"
+_BY_DATA_SET = (
+    "on every data set and batch size: reproduced; on some: partly; on none: not reproduced"
+)
 _BY_CASE = "in every network and batch size: reproduced; in some: partly; in none: not reproduced"
 
 
@@ -563,17 +566,24 @@ def _escape_cases(theories: pd.DataFrame, batch_size: int) -> list[Case]:
     escape times are not quite exponential, so a criterion that takes each replica's likelihood at
     its word would be too sure of itself.
     """
-    chosen = theories[theories["batch_size"] == batch_size]
     cases = []
-    for (dataset, minimum), rows in chosen.groupby(["dataset", "minimum"]):
-        rivals = rows.set_index("theory").loc[["diffusion", "kramers"]]
+    for title, rows in _by_minimum(theories[theories["batch_size"] == batch_size]):
+        rivals = rows.loc[["diffusion", "kramers"]]
         ratio = float(rivals["log_likelihood_ratio"].min())
         low = float(rivals["log_likelihood_ratio_low"].min())
-        several = chosen.loc[chosen["dataset"] == dataset, "minimum"].nunique() > 1
-        name = f"{dataset}, minimum {minimum}" if several else f"{dataset}"
         if np.isfinite(ratio):
-            cases.append(Case(f"{name} (B = {batch_size})", ratio, low > 0))
+            cases.append(Case(title, ratio, low > 0))
     return cases
+
+
+def _by_minimum(theories: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """A title and the rows, by theory, of each data set, minimum and batch size."""
+    minima = theories.groupby("dataset")["minimum"].nunique().to_dict()
+    groups = []
+    for (dataset, minimum, size), rows in theories.groupby(["dataset", "minimum", "batch_size"]):
+        name = f"{dataset}, minimum {minimum}" if minima[dataset] > 1 else f"{dataset}"
+        groups.append((f"{name} (B = {size})", rows.set_index("theory")))
+    return groups
 
 
 def levy_escape(data: Measurements) -> Claim:
@@ -614,6 +624,31 @@ def levy_escape_small_batch(data: Measurements) -> Claim:
     )
     inverted = {PARTLY: REPRODUCED, NOT_REPRODUCED: PARTLY, REPRODUCED: NOT_REPRODUCED}
     return _with_verdict(draft, inverted.get(draft.verdict, draft.verdict))
+
+
+def escape_exponent_is_alpha(data: Measurements) -> Claim:
+    """What Corollary 4.2 says of the exponent, and the paper does not check."""
+    cases = []
+    for title, rows in _by_minimum(data.theories):
+        fit = rows.loc["levy"]
+        apart = fit["exponent_low"] > fit["noise_alpha_high"]
+        apart |= fit["exponent_high"] < fit["noise_alpha_low"]
+        difference = float(fit["exponent"] - fit["noise_alpha"])
+        if np.isfinite(difference):
+            cases.append(Case(title, difference, not apart))
+    return claim_over(
+        cases,
+        claim="escape_exponent_is_alpha",
+        source="Corollary 4.2",
+        statement="The mean escape time falls as the learning rate to the power alpha.",
+        paper_value="",
+        quantity="exponent of the escape times less mean alpha of the noise at the minimum",
+        interval="smallest and largest over data sets and batch sizes",
+        rule=(
+            "the 95 % bootstrap interval of the exponent meets the range of alpha from its 5 % to "
+            f"its 95 % quantile over weights {_BY_DATA_SET}"
+        ),
+    )
 
 
 def _with_verdict(claim: Claim, verdict: str) -> Claim:
@@ -727,6 +762,7 @@ TESTED: tuple[Callable[[Measurements], Claim], ...] = (
     alpha_keeps_with_batch_size,
     levy_escape,
     levy_escape_small_batch,
+    escape_exponent_is_alpha,
     exit_probability,
     exit_lower_alpha,
     theory_holds,
