@@ -391,22 +391,47 @@ def small_jump_positions(
 
 
 def covariance_rows(covariance: pd.DataFrame) -> list[dict[str, object]]:
-    """Proposition 3.4 on a small network.
+    """Proposition 3.4 and Lemma 3.3 on a small network.
 
-    Row sums may be near zero, so that the vectors are compared: the coefficients of the regression
+    Values may be near zero, so that the vectors are compared: the coefficients of the regression
     of formula on measured and the reverse, which are both near 1 only if the vectors agree.
     """
+    titles = {
+        "row sums": (
+            "Proposition 3.4 ({variant})",
+            "The row sums of the noise covariance follow from gradients and Hessians at W*.",
+        ),
+        "change": (
+            "Proposition 3.4, second term",
+            "Away from W*, the row sums change by what the Hessians of the samples say.",
+        ),
+        "moment": (
+            "Lemma 3.3 on a network, {variant}",
+            "Between large jumps, E[Z_l Z_j] follows from the diagonal of the Hessian.",
+        ),
+        "row sums by Lemma 3.3": (
+            "Proposition 3.4 by Lemma 3.3, {variant}",
+            "Between large jumps, the row sums follow from Lemma 3.3 and the Hessians at W*.",
+        ),
+    }
     rows = []
-    for (where, variant), part in covariance.groupby(["where", "variant"], sort=False):
+    for key, part in covariance.groupby(["compared", "where", "variant"], sort=False):
+        compared, where, variant = map(str, key)
         formula, measured = part["formula"].to_numpy(), part["measured"].to_numpy()
         both = formula @ measured
-        ratios = (both / (measured @ measured), formula @ formula / both)
+        # Vectors at more than a right angle have no positive ratio; 0 and infinity stand for it.
+        ratios = (
+            (both / (measured @ measured), formula @ formula / both)
+            if both > 0
+            else (0.0, math.inf)
+        )
+        theorem, statement = titles[compared]
         rows.append(
             row(
-                f"Proposition 3.4 ({variant})",
-                "The row sums of the noise covariance follow from gradients and Hessians at W*.",
-                "formula / measured row sums, by regression either way",
-                f"{where}, {len(part)} weights",
+                theorem.format(variant=variant),
+                statement,
+                f"formula / measured {compared}, by regression either way",
+                f"{where}, {len(part)} values",
                 [Case(ratio, ratio, ratio, 1.0) for ratio in ratios],
                 rule="equation",
             )
