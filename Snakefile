@@ -28,6 +28,7 @@ localrules:
     figures,
     tables,
     data,
+    escape,
     theory,
 
 
@@ -49,7 +50,7 @@ rule figures:
 
 
 rule tables:
-    """All three tables, as CSV, Markdown and LaTeX."""
+    """The three tables, as CSV, Markdown and LaTeX, and the theories of escape times, as CSV."""
     input:
         table_paths(),
 
@@ -58,6 +59,18 @@ rule data:
     """All data sets, training curves, gradient dumps, noise, fits, escape times and exit times."""
     input:
         data_paths(),
+
+
+rule escape:
+    """Escape times, Figures 1 and 6, and the theories fitted to the times."""
+    input:
+        escape_paths(),
+        expand(
+            f"{RESULTS}/figures/figure_{{number}}.{{kind}}",
+            number=[1, 6],
+            kind=["png", "pdf"],
+        ),
+        rules.tabulate_escape.output,
 
 
 rule theory:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401 (loads the BLAS that numba calls, to be limited below)
 from numba import njit
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

@@ -14,7 +14,7 @@ FOLDER = Path(workflow.basedir)
 SCRIPTS = FOLDER / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from sgnoise.digest import code_digest
+from sgnoise.digest import code_digest, library_version
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import SettingsError, complete_settings, load_schema
 
@@ -29,7 +29,6 @@ STUDY = SETTINGS["study"]
 RESULTS = f"results/{STUDY}"
 RUNS = {run["name"]: run for run in SETTINGS["runs"]}
 CONTROLS = {control["name"]: control for control in SETTINGS["controls"]}
-BATCH_SIZES = SETTINGS["noise"]["batch_sizes"]
 ESCAPE = SETTINGS["escape"]
 ENVIRONMENT = FOLDER / "envs" / "sgnoise.yaml"
 GPUS = 1 if SETTINGS["device"] == "cuda" else 0
@@ -46,6 +45,7 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_.-]+",
     batch_size=r"\d+",
     rate=r"\d+",
+    minimum=r"\d+",
 
 
 def code(script):
@@ -58,9 +58,25 @@ def source(path):
     return os.path.relpath(FOLDER / path)
 
 
+# What the networks of other libraries depend on besides the code of this workflow.
+NETWORK_LIBRARIES = {
+    "bert": "transformers",
+    "huggingface": "transformers",
+    "open_clip": "open_clip",
+    "timm": "timm",
+}
+
+
 def network_code(run):
-    """The digest of the user's own network (`module:function`), None for a registered one."""
+    """What decides how a network is built, where that is not the code of this workflow.
+
+    The digest of the user's own network (`module:function`), the release of the library that has
+    the network, or None.
+    """
     package, separator, _ = RUNS[run]["model"]["name"].partition(":")
+    if package in NETWORK_LIBRARIES:
+        library = NETWORK_LIBRARIES[package]
+        return f"{library}=={library_version(library)}"
     file = Path(*package.split(".")).with_suffix(".py")
     if not separator or not file.is_file():
         return None
@@ -89,6 +105,13 @@ def run_file(run, name):
     return f"{RESULTS}/runs/{run}/{name}"
 
 
+def batch_sizes_of(run):
+    """The mini-batch sizes at which the noise of a run or control is drawn."""
+    if run in RUNS:
+        return RUNS[run]["batch_sizes"]
+    return SETTINGS["noise"]["batch_sizes"]
+
+
 def fits_of(run, batch_size):
     return run_file(run, f"fits/b{batch_size}.parquet")
 
@@ -102,9 +125,10 @@ def layers_of(run, batch_size):
 
 
 def escape_files(dataset):
-    """The escape times of a data set, one file a batch size and learning rate."""
+    """The escape times of a data set, one file a minimum, batch size and learning rate."""
     return expand(
-        f"{RESULTS}/escape/{dataset}/b{{batch_size}}/lr{{rate}}.parquet",
+        f"{RESULTS}/escape/{dataset}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.parquet",
+        minimum=range(ESCAPE["minima"]),
         batch_size=ESCAPE["batch_sizes"],
         rate=range(RATE_COUNT),
     )
@@ -119,11 +143,26 @@ def figure_paths():
 
 
 def table_paths():
-    return expand(
+    tables = expand(
         f"{RESULTS}/tables/table_{{number}}.{{kind}}",
         number=range(1, 4),
         kind=["csv", "md", "tex"],
     )
+    return [*tables, f"{RESULTS}/tables/escape_theories.csv"]
+
+
+def escape_paths():
+    """Escape times and what is fitted to them."""
+    return expand(
+        f"{RESULTS}/escape/{{dataset}}/{{name}}.parquet",
+        dataset=ESCAPE["datasets"],
+        name=["times", "theories"],
+    )
+
+
+def mini_batch_setting(run, value):
+    """``value`` for a run whose gradients are those of mini-batches; others do not depend on it."""
+    return value if RUNS[run]["gradients"]["mode"] == "mini_batch" else None
 
 
 def theory_paths():
@@ -144,13 +183,11 @@ def data_paths():
     for run in RUNS:
         paths += [run_file(run, "training.parquet"), run_file(run, "gradients.parquet")]
     for run in [*RUNS, *CONTROLS]:
-        paths += [fits_of(run, batch_size) for batch_size in BATCH_SIZES]
-        paths += [layers_of(run, batch_size) for batch_size in BATCH_SIZES]
-    for dataset in ESCAPE["datasets"]:
-        paths += expand(
-            f"{RESULTS}/escape/{dataset}/{{name}}.parquet", name=["times", "theories"]
-        )
-    return paths + [
+        paths += [fits_of(run, batch_size) for batch_size in batch_sizes_of(run)]
+        paths += [layers_of(run, batch_size) for batch_size in batch_sizes_of(run)]
+    return [
+        *paths,
+        *escape_paths(),
         f"{RESULTS}/sde/exit_axis.parquet",
         f"{RESULTS}/sde/exit_time.parquet",
         f"{RESULTS}/sde/covariance.parquet",
@@ -158,11 +195,16 @@ def data_paths():
 
 
 def parent_files(wildcards):
-    """The checkpoint from which a run goes on, if it does not start afresh."""
-    parent = RUNS[wildcards.run].get("start_from")
-    if parent is None:
-        return {}
-    return {"parent_model": run_file(parent, "model.safetensors")}
+    """The weights with which a run starts, if they come from a file.
+
+    That is the checkpoint of the run from which it goes on, or a file of pre-trained weights.
+    """
+    run = RUNS[wildcards.run]
+    if "start_from" in run:
+        return {"parent_model": run_file(run["start_from"], "model.safetensors")}
+    if "weights" in run["model"]:
+        return {"weights": run["model"]["weights"]}
+    return {}
 
 
 def figure_outputs(number):
@@ -190,4 +232,5 @@ def table_rows(number):
         }
         for run in shown["runs"]
         for batch_size in shown["batch_sizes"]
+        if batch_size in batch_sizes_of(run)
     ]

@@ -1,13 +1,13 @@
 rule find_minimum:
-    """A minimum of a small ReLU network, from which the escapes start."""
+    """A minimum of a small network, from which the escapes start."""
     input:
         arrays="results/data/{dataset}/arrays.npz",
     output:
-        minimum=f"{RESULTS}/escape/{{dataset}}/minimum.npz",
+        minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
     log:
-        f"{RESULTS}/logs/find_minimum/{{dataset}}.log",
+        f"{RESULTS}/logs/find_minimum/{{dataset}}/m{{minimum}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/find_minimum/{{dataset}}.tsv"
+        f"{RESULTS}/benchmarks/find_minimum/{{dataset}}/m{{minimum}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -18,8 +18,10 @@ rule find_minimum:
         study=STUDY,
         dataset="{dataset}",
         widths=ESCAPE["widths"],
+        activation=ESCAPE["activation"],
+        loss=ESCAPE["loss"],
         minimum=ESCAPE["minimum"],
-        seed=lambda wildcards: seed("minimum", wildcards.dataset),
+        seed=lambda wildcards: seed("minimum", wildcards.dataset, wildcards.minimum),
         code=code("find_minimum.py"),
     script:
         "../scripts/find_minimum.py"
@@ -29,13 +31,13 @@ rule plan_escape:
     """Learning rates and loss threshold at which escapes take neither too few nor too many iterations."""
     input:
         arrays="results/data/{dataset}/arrays.npz",
-        minimum=f"{RESULTS}/escape/{{dataset}}/minimum.npz",
+        minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
     output:
-        plan=f"{RESULTS}/escape/{{dataset}}/plan.json",
+        plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
     log:
-        f"{RESULTS}/logs/plan_escape/{{dataset}}.log",
+        f"{RESULTS}/logs/plan_escape/{{dataset}}/m{{minimum}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/plan_escape/{{dataset}}.tsv"
+        f"{RESULTS}/benchmarks/plan_escape/{{dataset}}/m{{minimum}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -51,6 +53,7 @@ rule plan_escape:
         target_iterations=ESCAPE["target_iterations"],
         max_iterations=ESCAPE["max_iterations"],
         pilot_replicas=ESCAPE["pilot_replicas"],
+        minimum=lambda wildcards: int(wildcards.minimum),
         seed=lambda wildcards: seed("pilot", wildcards.dataset),
         code=code("plan_escape.py"),
     script:
@@ -61,14 +64,14 @@ rule simulate_escape:
     """Escape times of all replicas at one batch size and one learning rate of the plan."""
     input:
         arrays="results/data/{dataset}/arrays.npz",
-        minimum=f"{RESULTS}/escape/{{dataset}}/minimum.npz",
-        plan=f"{RESULTS}/escape/{{dataset}}/plan.json",
+        minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
+        plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
     output:
-        escape=f"{RESULTS}/escape/{{dataset}}/b{{batch_size}}/lr{{rate}}.parquet",
+        escape=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.parquet",
     log:
-        f"{RESULTS}/logs/simulate_escape/{{dataset}}/b{{batch_size}}/lr{{rate}}.log",
+        f"{RESULTS}/logs/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/simulate_escape/{{dataset}}/b{{batch_size}}/lr{{rate}}.tsv"
+        f"{RESULTS}/benchmarks/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -82,16 +85,56 @@ rule simulate_escape:
         rate=lambda wildcards: int(wildcards.rate),
         replicas=ESCAPE["replicas"],
         check_every=ESCAPE["check_every"],
+        minimum=lambda wildcards: int(wildcards.minimum),
         seed=lambda wildcards: seed("escape", wildcards.dataset),
         code=code("simulate_escape.py"),
     script:
         "../scripts/simulate_escape.py"
 
 
+rule measure_escape_noise:
+    """Alpha of the gradient noise at a minimum, and the escape times that the SDE makes of it."""
+    input:
+        arrays="results/data/{dataset}/arrays.npz",
+        minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
+        plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
+    output:
+        noise=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/noise.parquet",
+        prediction=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/prediction.parquet",
+    log:
+        f"{RESULTS}/logs/measure_escape_noise/{{dataset}}/m{{minimum}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_escape_noise/{{dataset}}/m{{minimum}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        study=STUDY,
+        dataset="{dataset}",
+        minimum=lambda wildcards: int(wildcards.minimum),
+        draws=ESCAPE["noise_draws"],
+        paths=ESCAPE["exit_paths"],
+        seed=lambda wildcards: seed("escape noise", wildcards.dataset),
+        code=code("measure_escape_noise.py"),
+    script:
+        "../scripts/measure_escape_noise.py"
+
+
 rule fit_escape:
     """Mean escape times with their censoring, and the theories fitted to them."""
     input:
         escapes=lambda wildcards: escape_files(wildcards.dataset),
+        noise=expand(
+            f"{RESULTS}/escape/{{{{dataset}}}}/m{{minimum}}/noise.parquet",
+            minimum=range(ESCAPE["minima"]),
+        ),
+        prediction=expand(
+            f"{RESULTS}/escape/{{{{dataset}}}}/m{{minimum}}/prediction.parquet",
+            minimum=range(ESCAPE["minima"]),
+        ),
     output:
         times=f"{RESULTS}/escape/{{dataset}}/times.parquet",
         theories=f"{RESULTS}/escape/{{dataset}}/theories.parquet",
@@ -113,3 +156,33 @@ rule fit_escape:
         code=code("fit_escape.py"),
     script:
         "../scripts/fit_escape.py"
+
+
+rule tabulate_escape:
+    """All theories of all escape times, with the likelihood ratios between them, in one table."""
+    input:
+        theories=expand(
+            f"{RESULTS}/escape/{{dataset}}/theories.parquet",
+            dataset=ESCAPE["datasets"],
+        ),
+    output:
+        table=report(
+            f"{RESULTS}/tables/escape_theories.csv",
+            caption="../report/escape_theories.rst",
+            category="Tables",
+            labels={"table": "escape theories"},
+        ),
+    log:
+        f"{RESULTS}/logs/tables/escape_theories.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/escape_theories.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("tabulate_escape.py"),
+    script:
+        "../scripts/tabulate_escape.py"

@@ -4,10 +4,12 @@ rule collect_claims:
         fits=[
             fits_of(name, batch_size)
             for name in [*RUNS, *CONTROLS]
-            for batch_size in BATCH_SIZES
+            for batch_size in batch_sizes_of(name)
         ],
         layers=[
-            layers_of(name, batch_size) for name in RUNS for batch_size in BATCH_SIZES
+            layers_of(name, batch_size)
+            for name in RUNS
+            for batch_size in batch_sizes_of(name)
         ],
         theories=expand(
             f"{RESULTS}/escape/{{dataset}}/theories.parquet",

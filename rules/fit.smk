@@ -10,7 +10,7 @@ rule fit_noise:
         f"{RESULTS}/benchmarks/fit_noise/{{run}}/b{{batch_size}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,

@@ -23,15 +23,13 @@ rule dump_gradients:
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
         network_code=lambda wildcards: network_code(wildcards.run),
-        sampling=SETTINGS["gradients"],
-        # Only a dump of mini-batches depends on the batch size.
-        batch_size=(
-            BATCH_SIZES[0] if SETTINGS["gradients"]["mode"] == "mini_batch" else None
+        loss=lambda wildcards: RUNS[wildcards.run]["loss"],
+        sampling=lambda wildcards: RUNS[wildcards.run]["gradients"],
+        batch_size=lambda wildcards: mini_batch_setting(
+            wildcards.run, batch_sizes_of(wildcards.run)[0]
         ),
-        draws=(
-            SETTINGS["noise"]["draws"]
-            if SETTINGS["gradients"]["mode"] == "mini_batch"
-            else None
+        draws=lambda wildcards: mini_batch_setting(
+            wildcards.run, SETTINGS["noise"]["draws"]
         ),
         device=SETTINGS["device"],
         # The runs of one chain are measured at the same parameters.

@@ -28,6 +28,7 @@ rule pretrain:
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
         network_code=lambda wildcards: network_code(wildcards.run),
+        loss=lambda wildcards: RUNS[wildcards.run]["loss"],
         training=lambda wildcards: RUNS[wildcards.run]["training"],
         device=SETTINGS["device"],
         seed=lambda wildcards: seed("training", root_of(wildcards.run)),

@@ -8,6 +8,9 @@ from scipy import sparse
 from sgnoise import seeds, store
 from sgnoise.jobs import logger, running_job, track
 
+# Parameters multiplied together: of so many, the gradients of 100,000 samples fit the cache.
+BLOCK = 16
+
 
 def draw_noise(
     *,
@@ -111,8 +114,12 @@ def batch_noise(gradients: np.ndarray, selection: sparse.csr_array) -> np.ndarra
         gradients: (parameters, samples).
         selection: (draws, samples), see ``selection_matrix``.
     """
-    columns = np.ascontiguousarray(gradients.T, dtype=np.float64)
-    return (columns.mean(axis=0) - selection @ columns).T
+    noise = np.empty((len(gradients), selection.shape[0]))
+    for first in range(0, len(gradients), BLOCK):
+        rows = slice(first, first + BLOCK)
+        columns = np.ascontiguousarray(gradients[rows].T, dtype=np.float64)
+        noise[rows] = (columns.mean(axis=0) - selection @ columns).T
+    return noise
 
 
 def _check_mini_batches(

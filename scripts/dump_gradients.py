@@ -1,23 +1,23 @@
 """Dump the gradients of sampled parameters, of each training sample or of each mini-batch."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn import functional
 
-from sgnoise import datasets, gradients, models, seeds, store
+from sgnoise import datasets, gradients, losses, models, seeds, store
 from sgnoise.jobs import logger, running_job, track
 
 # Samples that pass through the network together.
 CHUNK = 128
-# Largest row group, and largest array that is transposed in memory, in bytes.
+# Largest row group in bytes.
 ROW_GROUP_BYTES = 2**25
-MEMORY_BYTES = 2**30
 
 
 def dump_gradients(
@@ -26,6 +26,7 @@ def dump_gradients(
     model_path: str,
     gradients_path: str,
     model: Mapping[str, Any],
+    loss: str,
     mode: str,
     uniform: int,
     per_layer: int,
@@ -44,6 +45,7 @@ def dump_gradients(
         model_path: the weights.
         gradients_path: Parquet to write: keys, ``value``, ``full_gradient``, ``gradient``.
         model: see ``sgnoise.models.build_model``.
+        loss: see ``sgnoise.losses``.
         mode: ``per_sample``: the gradient for each training sample, normalisation by running
             statistics; ``mini_batch``: for each mini-batch of passes through the data, batch
             normalisation by the statistics of the mini-batch.
@@ -65,34 +67,39 @@ def dump_gradients(
     place = models.resolve_device(device)
     dataset = datasets.load(arrays_path)
     network = models.build_model(
-        model, input_shape=dataset.input_shape, classes=dataset.classes, seed=0
+        model,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        vocabulary=dataset.vocabulary,
+        seed=0,
+        fill=False,
     )
     models.load_weights(model_path, network)
     network.to(place)
+    objective = losses.loss_function(loss, network)
     sample = gradients.sample_parameters(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
-    inputs = torch.from_numpy(dataset.train_inputs)
-    targets = torch.from_numpy(dataset.train_targets)
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
     with models.cpu_threads(threads):
         if mode == "per_sample":
-            parts = _per_sample(network, inputs, targets, sample, place)
-            width = len(targets)
+            parts = _per_sample(network, objective, dataset, sample, place)
+            width = dataset.size("train")
         else:
             if batch_size is None or draws is None:
                 raise ValueError("gradients of mini-batches need 'batch_size' and 'draws'")
             settings["batch_size"] = batch_size
-            if batch_size > len(targets):
+            samples = dataset.size("train")
+            if batch_size > samples:
                 raise ValueError(
-                    f"batch_size is {batch_size}, but {arrays_path} has {len(targets)} training "
-                    "samples only"
+                    f"batch_size is {batch_size}, but {arrays_path} has {samples} training samples "
+                    "only"
                 )
-            in_a_pass = len(targets) // batch_size
+            in_a_pass = samples // batch_size
             passes = -(-draws // in_a_pass)
             width = passes * in_a_pass
             parts = _mini_batches(
-                network, inputs.to(place), targets.to(place), sample, batch_size, passes, seed
+                network, objective, dataset, sample, place, batch_size, passes, seed
             )
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
@@ -101,41 +108,37 @@ def dump_gradients(
 
 def _per_sample(
     network: torch.nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    loss: losses.Loss,
+    dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
     place: torch.device,
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
-    engine = gradients.PerSampleGradients(network, functional.cross_entropy, sample)
-    for first in track(range(0, len(targets), CHUNK), "chunks of samples"):
-        rows = slice(first, first + CHUNK)
-        yield engine(inputs[rows].to(place), targets[rows].to(place)).cpu().numpy()
+    engine = gradients.PerSampleGradients(network, loss, sample)
+    for first in track(range(0, dataset.size("train"), CHUNK), "chunks of samples"):
+        inputs, targets = dataset.batch("train", slice(first, first + CHUNK))
+        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
+        yield found.cpu().numpy()
 
 
 def _mini_batches(
     network: torch.nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    loss: losses.Loss,
+    dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
+    place: torch.device,
     batch_size: int,
     passes: int,
     seed: int,
 ) -> Iterator[np.ndarray]:
-    """(parameters, mini-batches) of one pass through the data after another."""
-    for number in track(range(passes), "passes"):
-        found = gradients.mini_batch_gradients(
-            network,
-            functional.cross_entropy,
-            inputs,
-            targets,
-            sample,
-            batch_size=batch_size,
-            passes=1,
-            batch_statistics=True,
-            seed=seeds.integer_seed(seed, "pass", number),
-        )
-        yield found.T.cpu().numpy()
+    """(parameters, 1) of one mini-batch after another."""
+    engine = gradients.MiniBatchGradients(network, loss, sample, batch_statistics=True)
+    samples = dataset.size("train")
+    batches = gradients.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
+    for rows in track(batches, "mini-batches", passes * (samples // batch_size)):
+        inputs, targets = dataset.batch("train", rows)
+        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
+        yield found.cpu().numpy()[:, None]
 
 
 def _write(
@@ -146,40 +149,45 @@ def _write(
     width: int,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Gather the columns, which come part by part, and write them row group by row group."""
+    """Gather the columns, which come part by part, and write them row group by row group.
+
+    The parts wait in a file, so that memory holds one part and one row group at a time.
+    """
     values = sample.values(network)
-    large = 4 * len(sample) * width > MEMORY_BYTES
-    with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".gradients.") as folder:
-        kept = [
-            _on_disk(part, Path(folder) / f"{number}.npy") if large else part
-            for number, part in enumerate(parts)
+    keys = pa.Table.from_pandas(sample.frame, preserve_index=False)
+    schema = pa.schema(
+        [
+            *keys.schema,
+            pa.field("value", pa.float32()),
+            pa.field("full_gradient", pa.float32()),
+            pa.field("gradient", pa.list_(pa.float32(), width)),
         ]
-        keys = pa.Table.from_pandas(sample.frame, preserve_index=False)
-        schema = pa.schema(
-            [
-                *keys.schema,
-                pa.field("value", pa.float32()),
-                pa.field("full_gradient", pa.float32()),
-                pa.field("gradient", pa.list_(pa.float32(), width)),
-            ]
-        )
-        step = max(1, ROW_GROUP_BYTES // (4 * width))
-        with store.table_writer(path, schema, provenance) as writer:
-            for first in range(0, len(sample), step):
-                rows = slice(first, first + step)
-                block = np.concatenate([part[rows] for part in kept], axis=1)
-                full = block.mean(axis=1, dtype=np.float64).astype(np.float32)
-                table = keys.slice(first, step)
-                table = table.append_column("value", pa.array(values[rows]))
-                table = table.append_column("full_gradient", pa.array(full))
-                table = table.append_column("gradient", store.list_column(block))
-                writer.write_table(table.cast(writer.schema))
-
-
-def _on_disk(part: np.ndarray, path: Path) -> np.ndarray:
-    """The same array, mapped from a file."""
-    np.save(path, part, allow_pickle=False)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    )
+    step = max(1, ROW_GROUP_BYTES // (4 * width))
+    with (
+        tempfile.TemporaryFile(dir=Path(path).parent, prefix=".gradients.") as spool,
+        store.table_writer(path, schema, provenance) as writer,
+    ):
+        edges = [0]
+        for part in parts:
+            spool.write(np.ascontiguousarray(part, dtype=np.float32).data)
+            edges.append(edges[-1] + part.shape[1])
+        spool.flush()
+        for first in range(0, len(sample), step):
+            last = min(first + step, len(sample))
+            block = np.empty((last - first, width), np.float32)
+            for start, stop in pairwise(edges):
+                # A part is (parameters, stop - start) and follows all columns before it.
+                begin = start * len(sample) + first * (stop - start)
+                size = block[:, start:stop].nbytes
+                read = np.frombuffer(os.pread(spool.fileno(), size, 4 * begin), np.float32)
+                block[:, start:stop] = read.reshape(last - first, stop - start)
+            full = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+            table = keys.slice(first, step)
+            table = table.append_column("value", pa.array(values[first:last]))
+            table = table.append_column("full_gradient", pa.array(full))
+            table = table.append_column("gradient", store.list_column(block))
+            writer.write_table(table.cast(writer.schema))
 
 
 if __name__ == "__main__":
@@ -189,6 +197,7 @@ if __name__ == "__main__":
             model_path=job.input.model,
             gradients_path=job.output.gradients,
             model=job.params.model,
+            loss=job.params.loss,
             **job.params.sampling,
             batch_size=job.params.batch_size,
             draws=job.params.draws,

@@ -1,4 +1,4 @@
-"""Train a small ReLU network until the loss of the whole data set stands still (A.4)."""
+"""Train a small network until the loss of the whole data set stands still (A.4)."""
 
 import json
 import logging
@@ -25,6 +25,8 @@ def find_minimum(
     arrays_path: str,
     minimum_path: str,
     widths: list[int],
+    activation: str,
+    loss: str,
     learning_rate: float,
     batch_size: int,
     tolerance: float,
@@ -46,10 +48,12 @@ def find_minimum(
 
     Args:
         arrays_path: the data set.
-        minimum_path: gets w0, b0, w1, … (weights (out, in)), loss, gradient_norm, hessian_top (the
-            largest eigenvalues, falling), iterations, criterion_met, losses (before the first and
-            after each iteration), provenance (JSON).
+        minimum_path: gets w0, b0, w1, … (weights (out, in)), activation, criterion (what the loss
+            is), loss, gradient_norm, hessian_top (the largest eigenvalues, falling), iterations,
+            criterion_met, losses (before the first and after each iteration), provenance (JSON).
         widths: units of the hidden layers.
+        activation: of the hidden layers: ``relu`` or ``tanh``.
+        loss: ``cross_entropy`` or ``squared``.
         learning_rate: of the training.
         batch_size: of the training; all data if there are fewer.
         tolerance: the ε of A.4.
@@ -63,7 +67,9 @@ def find_minimum(
         ValueError: the training diverges, or the data cannot be used.
     """
     data = datasets.load(arrays_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, widths)
+    problem = make_problem(
+        *data.batch("train", slice(None)), data.classes, widths, activation=activation, loss=loss
+    )
     start = initial_parameters(problem.sizes, rng=seeds.generator(seed, dataset, "weights"))
     descent = descend(
         problem,
@@ -75,16 +81,16 @@ def find_minimum(
         patience=patience,
         max_iterations=max_iterations,
     )
-    loss, iterations = float(descent.losses[-1]), len(descent.losses) - 1
+    reached, iterations = float(descent.losses[-1]), len(descent.losses) - 1
     gradient_norm = float(np.linalg.norm(loss_gradient(problem, descent.parameters)))
     if descent.criterion_met:
-        logger.info("loss %.4g after %d iterations", loss, iterations)
+        logger.info("loss %.4g after %d iterations", reached, iterations)
     else:
         logger.warning(
             "not a minimum by A.4: after %d iterations (max_iterations) the loss, %.4g, still "
             "varies by more than %g within %d iterations; raise max_iterations or the tolerance",
             iterations,
-            loss,
+            reached,
             tolerance,
             patience,
         )
@@ -97,6 +103,8 @@ def find_minimum(
         seed=seed,
         dataset=dataset,
         widths=widths,
+        activation=activation,
+        loss=loss,
         learning_rate=learning_rate,
         batch_size=batch_size,
         tolerance=tolerance,
@@ -107,7 +115,9 @@ def find_minimum(
         np.savez(
             temporary,
             **arrays,
-            loss=loss,
+            activation=activation,
+            criterion=loss,
+            loss=reached,
             gradient_norm=gradient_norm,
             hessian_top=hessian_top(problem, descent.parameters),
             iterations=iterations,
@@ -123,6 +133,8 @@ if __name__ == "__main__":
             arrays_path=job.input.arrays,
             minimum_path=job.output.minimum,
             widths=job.params.widths,
+            activation=job.params.activation,
+            loss=job.params.loss,
             **job.params.minimum,
             study=job.params.study,
             dataset=job.params.dataset,

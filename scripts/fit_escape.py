@@ -1,5 +1,6 @@
 """Mean escape times with their censoring, and the theories of them fitted and compared."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def summarise_times(
     expected, observed, median = exponential_quantiles(times, escaped)
     row = {
         "dataset": replicas["dataset"].iloc[0],
+        "minimum": int(replicas["minimum"].iloc[0]),
         "batch_size": int(replicas["batch_size"].iloc[0]),
         "learning_rate": float(replicas["learning_rate"].iloc[0]),
         "replicas": len(replicas),
@@ -65,11 +67,14 @@ def compare_theories(
     resampled_events: np.ndarray,
     resampled_exposure: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """The rows of theories.parquet for one data set and batch size, less the names of these.
+    """The rows of theories.parquet for one minimum and batch size, less the names of these.
 
     ``coefficient`` and ``exponent`` maximise the likelihood of all replicas. A bootstrap over
-    replicas gives ``exponent_se`` and the intervals of ``log_likelihood_ratio``, log L(levy) −
-    log L(theory), above 0 where the power law does better. ``deviance`` is twice what the theory
+    replicas gives ``exponent_se``, the 95 % intervals of ``exponent`` and of
+    ``log_likelihood_ratio``, log L(levy) − log L(theory), above 0 where the power law does better;
+    ``better`` says which of the two the interval prefers, ``undecided`` if 0 lies in it. AICc takes
+    the likelihood of each replica at its word, for which escape times must be exponential; the
+    bootstrap asks no law of them. ``deviance`` is twice what the theory
     loses in log-likelihood against a free mean for each learning rate: about ``deviance_degrees``
     if it holds and times are exponential. ``r_squared`` belongs to the least-squares fit, in which
     rates without escapes have no part; ``flag`` names those.
@@ -102,6 +107,9 @@ def compare_theories(
         if len(ratios):
             ratio_low, ratio_high = np.quantile(ratios, [0.025, 0.975])
         known = np.isfinite(again.exponent)
+        exponent_low = exponent_high = np.nan
+        if known.any():
+            exponent_low, exponent_high = np.quantile(again.exponent[known], [0.025, 0.975])
         covariance = np.full((2, 2), np.nan)
         if known.sum() > 1:
             covariance = np.cov(again.log_coefficient[known], again.exponent[known])
@@ -112,6 +120,8 @@ def compare_theories(
                 "coefficient": float(np.exp(fit.log_coefficient)),
                 "exponent": float(fit.exponent),
                 "exponent_se": float(np.sqrt(covariance[1, 1])),
+                "exponent_low": float(exponent_low),
+                "exponent_high": float(exponent_high),
                 "log_coefficient_se": float(np.sqrt(covariance[0, 0])),
                 "log_coefficient_exponent_covariance": float(covariance[0, 1]),
                 "r_squared": r_squared,
@@ -120,6 +130,7 @@ def compare_theories(
                 "log_likelihood_ratio": float(fits["levy"].log_likelihood - fit.log_likelihood),
                 "log_likelihood_ratio_low": float(ratio_low),
                 "log_likelihood_ratio_high": float(ratio_high),
+                "better": preferred(name, float(ratio_low), float(ratio_high)),
                 "deviance": float(2 * (saturated - fit.log_likelihood)),
                 "deviance_degrees": len(learning_rates) - 2,
                 "leave_one_out_error": leave_one_out_error(
@@ -133,9 +144,60 @@ def compare_theories(
     return rows
 
 
+def preferred(theory: str, ratio_low: float, ratio_high: float) -> str:
+    """Which of ``levy`` and ``theory`` the interval of their likelihood ratio prefers."""
+    if theory == "levy" or math.isnan(ratio_low):
+        return ""
+    if ratio_low > 0:
+        return "levy"
+    return theory if ratio_high < 0 else "undecided"
+
+
+def cross_check(
+    noise: pd.DataFrame, prediction: pd.DataFrame, times: pd.DataFrame
+) -> dict[str, float]:
+    """What the noise at the minimum says of the escape times, for one minimum and batch size.
+
+    Corollary 4.2 makes the exponent of the power law the noise's alpha. ``noise_alpha`` is the mean
+    over weights, with its 5 % and 95 % quantiles; ``predicted_exponent`` the slope of the SDE's
+    log time against −log rate, from the simulated means where there are at least two and in the
+    limit of small noise; ``predicted_ratio`` the geometric mean of predicted over measured times.
+
+    Args:
+        noise: rows of noise.parquet.
+        prediction: rows of prediction.parquet.
+        times: rows of times.parquet, at the same learning rates.
+    """
+    alpha = noise["alpha"].dropna()
+    low, high = alpha.quantile([0.05, 0.95]) if len(alpha) else (math.nan, math.nan)
+    found = {
+        "noise_alpha": float(alpha.mean()),
+        "noise_alpha_low": float(low),
+        "noise_alpha_high": float(high),
+        "noise_weights": float(len(alpha)),
+    }
+    both = prediction.merge(times, on="learning_rate", suffixes=("", "_measured"))
+    for column, name in (
+        ("mean_exit_time", "predicted"),
+        ("small_noise_exit_time", "small_noise"),
+    ):
+        usable = both[np.isfinite(both[column]) & (both[column] > 0)]
+        slope = ratio = math.nan
+        if len(usable) >= 2:
+            rates, logs = np.log(usable["learning_rate"]), np.log(usable[column])
+            slope = -float(np.polyfit(rates, logs, 1)[0])
+        measured = usable[np.isfinite(usable["mean_escape_time"])]
+        if len(measured):
+            ratio = float(np.exp(np.mean(np.log(measured[column] / measured["mean_escape_time"]))))
+        found |= {f"{name}_exponent": slope, f"{name}_ratio": ratio}
+    return found
+
+
 def fit_escape(
     *,
     escape_paths: list[str],
+    noise_paths: list[str],
+    prediction_paths: list[str],
     times_path: str,
     theories_path: str,
     bootstrap: int,
@@ -143,40 +205,44 @@ def fit_escape(
     dataset: str,
     seed: int,
 ) -> None:
-    """Summarise the replicas of a data set and fit the theories to each batch size.
+    """Summarise the replicas of a data set and fit the theories for each minimum and batch size.
 
     Args:
-        escape_paths: one table of replicas for each batch size and learning rate.
-        times_path: gets one row for each of them.
-        theories_path: gets one row for each batch size and theory.
+        escape_paths: one table of replicas for each minimum, batch size and learning rate.
+        noise_paths: alpha of the noise, one file a minimum.
+        prediction_paths: escape times of the SDE with that noise, likewise.
+        times_path: gets one row for each table of replicas.
+        theories_path: gets one row for each minimum, batch size and theory.
         bootstrap: samples behind the intervals.
         study: for the provenance.
         dataset: for the rows and the random stream.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: two tables are of the same batch size and learning rate.
+        ValueError: two tables are of the same minimum, batch size and learning rate.
     """
     summaries = []
     totals = []
     for path in escape_paths:
         replicas = pd.read_parquet(path)
         budget = store.read_metadata(path)["settings"]["max_iterations"]
-        name = (int(replicas["batch_size"].iloc[0]), float(replicas["learning_rate"].iloc[0]))
+        name = [replicas[key].iloc[0] for key in ("minimum", "batch_size", "learning_rate")]
         rng = seeds.generator(seed, "bootstrap", dataset, *map(str, name))
         row, events, exposure = summarise_times(replicas, budget, bootstrap, rng=rng)
         summaries.append(row)
         totals.append((events, exposure))
     times = pd.DataFrame(summaries)
-    repeated = times[times.duplicated(["batch_size", "learning_rate"])]
+    repeated = times[times.duplicated(["minimum", "batch_size", "learning_rate"])]
     if len(repeated):
         raise ValueError(
             f"{dataset}: more than one table of batch size {repeated['batch_size'].iloc[0]} and "
             f"learning rate {repeated['learning_rate'].iloc[0]:g}"
         )
 
+    noise = pd.concat([pd.read_parquet(path) for path in noise_paths])
+    prediction = pd.concat([pd.read_parquet(path) for path in prediction_paths])
     theories = []
-    for batch_size, group in times.groupby("batch_size"):
+    for (minimum, batch_size), group in times.groupby(["minimum", "batch_size"]):
         events = (group["replicas"] - group["censored"]).to_numpy(dtype=np.float64)
         rows = compare_theories(
             group["learning_rate"].to_numpy(),
@@ -185,10 +251,19 @@ def fit_escape(
             np.stack([totals[i][0] for i in group.index], axis=1),
             np.stack([totals[i][1] for i in group.index], axis=1),
         )
-        theories += [{"dataset": dataset, "batch_size": batch_size, **row} for row in rows]
+        names = {"dataset": dataset, "minimum": minimum, "batch_size": batch_size}
+        here = (noise["minimum"] == minimum) & (noise["batch_size"] == batch_size)
+        there = (prediction["minimum"] == minimum) & (prediction["batch_size"] == batch_size)
+        shared = {
+            "learning_rates_tested": len(group),
+            "censored_share": float(group["censored"].sum() / group["replicas"].sum()),
+            "not_exponential": int((group["exponential_p"] < 0.05).sum()),
+            **cross_check(noise[here], prediction[there], group),
+        }
+        theories += [{**names, **row, **shared} for row in rows]
 
     about = store.provenance(study=study, seed=seed, dataset=dataset, bootstrap=bootstrap)
-    times = times.sort_values(["batch_size", "learning_rate"])
+    times = times.sort_values(["minimum", "batch_size", "learning_rate"])
     store.write_table(times_path, times, about)
     store.write_table(theories_path, pd.DataFrame(theories), about)
 
@@ -197,6 +272,8 @@ if __name__ == "__main__":
     with running_job() as job:
         fit_escape(
             escape_paths=list(job.input.escapes),
+            noise_paths=list(job.input.noise),
+            prediction_paths=list(job.input.prediction),
             times_path=job.output.times,
             theories_path=job.output.theories,
             bootstrap=job.params.bootstrap,

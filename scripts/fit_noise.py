@@ -1,16 +1,15 @@
 """Fit every law to the gradient noise of every parameter, and measure how well it fits."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from sgnoise import evidence, fitting, store
+from sgnoise import fitting, goodness, store
 from sgnoise.jobs import logger, running_job, track
 
 # Parameters whose evidence is computed together.
@@ -51,9 +50,9 @@ def fit_noise(
         noise_path: keys, ``noise``.
         fits_path: Parquet to write. A column that does not belong to a law is null in its rows.
         laws: names in ``FITTERS``.
-        bins: see ``sgnoise.evidence.histogram``.
+        bins: see ``sgnoise.goodness.histogram``.
         span: likewise.
-        scaling: see ``sgnoise.evidence.sum_of_squared_errors``.
+        scaling: see ``sgnoise.goodness.sum_of_squared_errors``.
         held_out_fraction: part of the draws that the held-out likelihood does not fit.
         study: name of the study.
         run: name of the run.
@@ -73,24 +72,25 @@ def fit_noise(
         "scaling": scaling,
         "held_out_fraction": held_out_fraction,
     }
-    with numba_threads(threads):
-        fitted_draws, _ = evidence.split_draws(noise, held_out_fraction)
-        fits, held_out_fits = {}, {}
-        for law in track(laws, "laws"):
-            fits[law] = FITTERS[law](noise, nan_policy="flag", threads=threads)
-            held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag", threads=threads)
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(noise), BLOCK)]
-        tables = [
-            evidence_table(
-                keys[rows],
-                noise[rows],
-                {law: rows_of(fit, rows) for law, fit in fits.items()},
-                {law: rows_of(fit, rows) for law, fit in held_out_fits.items()},
-                **settings,
-            )
-            for rows in track(blocks, "blocks of parameters")
-        ]
-        critical = evidence.null_quantile(noise.shape[1])
+    fitted_draws, _ = goodness.split_draws(noise, held_out_fraction)
+    fits, held_out_fits = {}, {}
+    for law in track(laws, "laws"):
+        fits[law] = FITTERS[law](noise, nan_policy="flag", threads=threads)
+        held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag", threads=threads)
+
+    def measure(rows: slice) -> pd.DataFrame:
+        return evidence_table(
+            keys[rows],
+            noise[rows],
+            {law: rows_of(fit, rows) for law, fit in fits.items()},
+            {law: rows_of(fit, rows) for law, fit in held_out_fits.items()},
+            **settings,
+        )
+
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(noise), BLOCK)]
+    with ThreadPoolExecutor(threads) as pool:
+        tables = list(track(pool.map(measure, blocks), "blocks of parameters", total=len(blocks)))
+    critical = goodness.null_quantile(noise.shape[1])
     table = pd.concat(tables, ignore_index=True)
     flagged = table.loc[table["flag"] != "", ["law", "flag"]].value_counts()
     logger.info("%d parameters; flagged: %s", len(noise), flagged.to_dict() or "none")
@@ -121,17 +121,6 @@ def read_noise(path: str) -> tuple[pd.DataFrame, np.ndarray]:
         keys.append(table.select(list(store.PARAMETER_COLUMNS)).to_pandas())
         start += len(table)
     return pd.concat(keys, ignore_index=True), noise
-
-
-@contextmanager
-def numba_threads(threads: int) -> Iterator[None]:
-    """Run compiled loops on so many threads."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 def rows_of(fit: fitting.Fit, rows: slice) -> fitting.Fit:
@@ -170,25 +159,25 @@ def evidence_table(
         scaling: likewise.
         held_out_fraction: likewise.
     """
-    used = evidence.without_atom(noise)
-    _, held_out = evidence.split_draws(used, held_out_fraction)
+    used = goodness.without_atom(noise)
+    _, held_out = goodness.split_draws(used, held_out_fraction)
     ordered = np.sort(used, axis=1)
-    histograms = evidence.histogram(used, bins=bins, span=span)
+    histograms = goodness.histogram(used, bins=bins, span=span)
     tables = []
     for law, fit in fits.items():
-        sse, sse_floor = evidence.sum_of_squared_errors(histograms, fit, scaling=scaling)
+        sse, sse_floor = goodness.sum_of_squared_errors(histograms, fit, scaling=scaling)
         measures = {
             "law": law,
             **fit.parameters,
             "log_likelihood": fit.log_likelihood,
-            "held_out_log_likelihood": evidence.held_out_log_likelihood(
+            "held_out_log_likelihood": goodness.held_out_log_likelihood(
                 held_out, held_out_fits[law]
             ),
-            "aic": evidence.aic(fit.log_likelihood, fit.free_parameters),
-            "bic": evidence.bic(fit.log_likelihood, fit.free_parameters, fit.n_values),
+            "aic": goodness.aic(fit.log_likelihood, fit.free_parameters),
+            "bic": goodness.bic(fit.log_likelihood, fit.free_parameters, fit.n_values),
             "sse": sse,
             "sse_floor": sse_floor,
-            "ks": evidence.kolmogorov_smirnov(ordered, fit),
+            "ks": fit.kolmogorov_smirnov(ordered),
             "zero_fraction": fit.zero_fraction,
             "converged": fit.converged,
             "flag": fit.flag.astype(object),

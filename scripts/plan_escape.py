@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sgnoise import datasets, seeds, store
-from sgnoise.escape import Minimum, Problem, escape_times, load_minimum, make_problem
+from sgnoise.escape import Minimum, Problem, escape_times, load_minimum
 from sgnoise.jobs import running_job
 
 logger = logging.getLogger(__name__)
@@ -30,21 +30,25 @@ Exceeds = Callable[[float, float], bool]
 
 
 def loss_rise(problem: Problem, minimum_loss: float) -> float:
-    """ΔL = LOSS_SHARE · (entropy of the class frequencies − loss at the minimum).
+    """ΔL = LOSS_SHARE · (loss of the class frequencies − loss at the minimum).
 
-    The entropy is the loss of a network that ignores its input.
+    A network that ignores its input can do no better than to answer with these frequencies: with
+    cross-entropy the loss is then their entropy, with squared error their variance.
 
     Raises:
         ValueError: the minimum is no better than that.
     """
     shares = np.bincount(problem.targets) / len(problem.targets)
-    entropy = -float(np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
-    if not minimum_loss < entropy:
+    if problem.squared:
+        blind = float(np.sum(shares * (1 - shares))) / int(problem.sizes[-1])
+    else:
+        blind = -float(np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
+    if not minimum_loss < blind:
         raise ValueError(
             f"the loss at the minimum, {minimum_loss:.4g}, is no lower than that of the class "
-            f"frequencies, {entropy:.4g}: the network has learnt nothing; train it longer"
+            f"frequencies, {blind:.4g}: the network has learnt nothing; train it longer"
         )
-    return LOSS_SHARE * (entropy - minimum_loss)
+    return LOSS_SHARE * (blind - minimum_loss)
 
 
 def rate_for(exceeds: Exceeds, target: float, start: float) -> float:
@@ -175,6 +179,7 @@ def plan_escape(
     pilot_replicas: int,
     study: str,
     dataset: str,
+    minimum_index: int,
     seed: int,
 ) -> None:
     """Write the plan: what counts as an escape, and the learning rates for each batch size.
@@ -194,6 +199,7 @@ def plan_escape(
         pilot_replicas: replicas of each pilot measurement.
         study: for the provenance.
         dataset: names the random stream.
+        minimum_index: which of its minima; likewise.
         seed: of the pilot.
 
     Raises:
@@ -206,13 +212,13 @@ def plan_escape(
         )
     data = datasets.load(arrays_path)
     minimum = load_minimum(minimum_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, minimum.widths)
+    problem = minimum.problem(*data.batch("train", slice(None)), data.classes)
     rise = loss_rise(problem, minimum.loss) if loss_delta is None else loss_delta
     sharpness = float(minimum.hessian_top[0])
     rates: dict[str, list[float]] = {}
     pilots: dict[str, list[dict[str, Any]]] = {}
     for batch_size in batch_sizes:
-        stream = ("pilot", dataset, batch_size)
+        stream = ("pilot", dataset, minimum_index, batch_size)
         pilot = _Pilot(
             problem,
             minimum,
@@ -265,5 +271,6 @@ if __name__ == "__main__":
             pilot_replicas=job.params.pilot_replicas,
             study=job.params.study,
             dataset=job.params.dataset,
+            minimum_index=job.params.minimum,
             seed=job.params.seed,
         )

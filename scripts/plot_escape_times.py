@@ -72,7 +72,11 @@ def draw_censored(axes: Axes, times: pd.DataFrame) -> None:
 
 
 def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None:
-    """Curves of the fitted theories at ``rates``, with their exponents in a legend below."""
+    """Curves of the fitted theories at ``rates``, with their exponents in a legend below.
+
+    A band is the fit's 95 % interval: the errors of log c and k and their covariance, from the
+    bootstrap over replicas.
+    """
     handles = []
     for theory, colour in _COLOURS.items():
         fit = theories[theories["theory"] == theory]
@@ -82,6 +86,15 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
             log_time = log_escape_time(theory, row["coefficient"], row["exponent"], rates)
             shown = np.abs(log_time) < 700
             axes.plot(rates[shown], np.exp(log_time[shown]), _LINES[theory], color=colour)
+            per_exponent = log_escape_time(theory, 1, 1, rates) - log_escape_time(
+                theory, 1, 0, rates
+            )
+            variance = row["log_coefficient_se"] ** 2 + (per_exponent * row["exponent_se"]) ** 2
+            variance += 2 * per_exponent * row["log_coefficient_exponent_covariance"]
+            margin = 1.96 * np.sqrt(np.maximum(variance, 0))
+            shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
+            edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
+            axes.fill_between(rates[shown], *edges, color=colour, alpha=0.2, linewidth=0)
             text = f"$k$ = {plots.with_error(row['exponent'], row['exponent_se'])}"
             text += f",  $R^2$ = {row['r_squared']:.3f}"
         handles.append(Line2D([], [], color=colour, linestyle=_LINES[theory], label=text))
@@ -128,7 +141,7 @@ def plot_escape_times(
     png_path: str,
     pdf_path: str,
 ) -> None:
-    """Draw mean escape times: a column for each data set, a row for each batch size.
+    """Draw mean escape times: a column for each data set and minimum, a row for each batch size.
 
     Args:
         times_paths: times.parquet of each data set.
@@ -140,7 +153,15 @@ def plot_escape_times(
     Raises:
         ValueError: a data set has no times at one of the batch sizes.
     """
-    rows, columns = len(batch_sizes), len(times_paths)
+    tables = []
+    for paths in zip(times_paths, theories_paths, strict=True):
+        times, theories = map(pd.read_parquet, paths)
+        for minimum, chosen in times.groupby("minimum"):
+            name = chosen["dataset"].iloc[0]
+            if times["minimum"].nunique() > 1:
+                name += f", minimum {minimum}"
+            tables.append((paths[0], name, chosen, theories[theories["minimum"] == minimum]))
+    rows, columns = len(batch_sizes), len(tables)
     with plots.drawing(
         png_path,
         pdf_path,
@@ -153,10 +174,7 @@ def plot_escape_times(
         grid = figure.subplots(
             2 * rows, columns, sharex="col", squeeze=False, height_ratios=_STRIP_RATIOS * rows
         )
-        for column, (times_path, theories_path) in enumerate(
-            zip(times_paths, theories_paths, strict=True)
-        ):
-            times, theories = pd.read_parquet(times_path), pd.read_parquet(theories_path)
+        for column, (times_path, name, times, theories) in enumerate(tables):
             for row, batch_size in enumerate(batch_sizes):
                 strip, axes = grid[2 * row : 2 * row + 2, column]
                 chosen = times[times["batch_size"] == batch_size]
@@ -168,7 +186,7 @@ def plot_escape_times(
                     )
                 draw_panel(axes, chosen, theories[theories["batch_size"] == batch_size])
                 draw_censored(strip, chosen)
-                strip.set_title(f"{chosen['dataset'].iloc[0]}\nbatch size {batch_size}")
+                strip.set_title(f"{name}\nbatch size {batch_size}")
                 axes.set_xlabel("learning rate η")
                 axes.tick_params(labelbottom=True)
         for strip, axes in zip(grid[::2, 0], grid[1::2, 0], strict=True):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sgnoise import datasets, models, seeds, store, training
@@ -16,6 +17,7 @@ def pretrain(
     training_path: str,
     resume_path: str,
     model: Mapping[str, Any],
+    loss: str,
     recipe: Mapping[str, Any],
     study: str,
     run: str,
@@ -32,8 +34,9 @@ def pretrain(
         model_path: safetensors to write: parameters, buffers, and the state of the optimizer.
         training_path: Parquet to write; see ``sgnoise.training.train``. A run with a parent has
             the epochs after its parent's only.
-        resume_path: where an unfinished training keeps its state.
-        model: see ``sgnoise.models.build_model``.
+        resume_path: where an unfinished training keeps its state; removed at the end.
+        model: see ``sgnoise.models.build_model``; pre-trained weights are those of epoch 0.
+        loss: see ``sgnoise.losses``.
         recipe: see ``sgnoise.training.TrainingSettings``.
         study: name of the study.
         run: name of the run.
@@ -41,35 +44,41 @@ def pretrain(
         device: ``cpu``, ``cuda``, or ``auto``.
         threads: of the CPU.
     """
+    for path in (model_path, training_path, resume_path):
+        store.remove_partial(path)
     dataset = datasets.load(arrays_path)
     settings = training.TrainingSettings.from_mapping(recipe)
     network = models.build_model(
         model,
         input_shape=dataset.input_shape,
         classes=dataset.classes,
+        vocabulary=dataset.vocabulary,
         seed=seeds.integer_seed(seed, "model"),
+        fill=parent_path is None,
     )
     logger.info("%d weights", sum(parameter.numel() for parameter in network.parameters()))
     with models.cpu_threads(threads), training.deterministic():
-        history, optimizer = training.train(
+        trained = training.train(
             network,
             dataset,
             settings,
             seed=seed,
             device=models.resolve_device(device),
+            loss=loss,
             parent_path=parent_path,
             resume_path=resume_path,
         )
     provenance = store.provenance(
-        study=study, seed=seed, run=run, model=dict(model), training=dict(recipe)
+        study=study, seed=seed, run=run, model=dict(model), loss=loss, training=dict(recipe)
     )
     models.save_weights(
         model_path,
         network,
-        metadata={"epoch": str(settings.epochs), "sgnoise": json.dumps(provenance, sort_keys=True)},
-        extra=training.optimizer_tensors(optimizer),
+        metadata={"epoch": str(trained.epoch), "sgnoise": json.dumps(provenance, sort_keys=True)},
+        extra=trained.state,
     )
-    store.write_table(training_path, history, provenance)
+    store.write_table(training_path, trained.history, provenance)
+    Path(resume_path).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
@@ -82,6 +91,7 @@ if __name__ == "__main__":
             # Beside the output, but not an output: those are removed when a job fails.
             resume_path=f"{job.output.model}.unfinished",
             model=job.params.model,
+            loss=job.params.loss,
             recipe=job.params.training,
             study=job.params.study,
             run=job.params.run,

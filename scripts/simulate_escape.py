@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from sgnoise import datasets, seeds, store
-from sgnoise.escape import escape_times, load_minimum, make_problem
+from sgnoise.escape import escape_times, load_minimum
 from sgnoise.jobs import running_job
 
 
@@ -23,13 +23,15 @@ def simulate_escape(
     check_every: int,
     study: str,
     dataset: str,
+    minimum_index: int,
     seed: int,
     threads: int,
 ) -> None:
     """Run ``replicas`` of SGD from the minimum until each has escaped or used up its budget.
 
-    A replica's random stream is named by data set, batch size, learning rate and replica, so its
-    row depends on nothing else: not on how many replicas run, nor on threads.
+    A replica's random stream is named by data set, minimum, batch size, learning rate and replica,
+    so its row depends on nothing else: not on how many replicas run, nor on threads. A job that was
+    cut starts again from its first replica: it is what a resumed study repeats at most.
 
     Args:
         arrays_path: the data set.
@@ -42,6 +44,7 @@ def simulate_escape(
         check_every: iterations between looks at the loss; see ``escape.escape_times``.
         study: for the provenance.
         dataset: for the rows and the random stream.
+        minimum_index: which of its minima; likewise.
         seed: of the study's escapes.
         threads: replicas at a time.
 
@@ -57,8 +60,8 @@ def simulate_escape(
         )
     data = datasets.load(arrays_path)
     minimum = load_minimum(minimum_path)
-    problem = make_problem(data.train_inputs, data.train_targets, data.classes, minimum.widths)
-    stream = ("escape", dataset, batch_size, rate_index)
+    problem = minimum.problem(*data.batch("train", slice(None)), data.classes)
+    stream = ("escape", dataset, minimum_index, batch_size, rate_index)
     keys = [seeds.integer_seed(seed, *stream, replica) for replica in range(replicas)]
     found = escape_times(
         problem,
@@ -72,11 +75,13 @@ def simulate_escape(
         check_every=check_every,
         threads=threads,
     )
-    table = pd.DataFrame(
+    # Not a data frame: starting pandas takes as long as many of these jobs compute.
+    table = pa.table(
         {
-            "dataset": dataset,
-            "batch_size": np.int32(batch_size),
-            "learning_rate": float(rates[rate_index]),
+            "dataset": [dataset] * replicas,
+            "minimum": np.full(replicas, minimum_index, np.int32),
+            "batch_size": np.full(replicas, batch_size, np.int32),
+            "learning_rate": np.full(replicas, float(rates[rate_index])),
             "replica": np.arange(replicas, dtype=np.int32),
             "iterations": found.iterations,
             "escaped": found.escaped,
@@ -104,6 +109,7 @@ if __name__ == "__main__":
             check_every=job.params.check_every,
             study=job.params.study,
             dataset=job.params.dataset,
+            minimum_index=job.params.minimum,
             seed=job.params.seed,
             threads=job.threads,
         )

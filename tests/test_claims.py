@@ -75,17 +75,24 @@ def make_layers(run: str, means: dict[str, float], *, seed: int = 0) -> claims.L
 
 
 def make_theories(gains: dict[str, float], batch_size: int) -> pd.DataFrame:
-    """AICc by which each data set prefers the Lévy law to the better of the other two."""
+    """Log-likelihood ratios of the Lévy law to the better of the other two, known to ± 2."""
     rows = []
     for dataset, gain in gains.items():
-        for theory, aicc in {
-            "levy": 10.0,
-            "diffusion": 15.0 + gain,
-            "kramers": 10.0 + gain,
-        }.items():
-            row = {"dataset": dataset, "batch_size": batch_size, "theory": theory, "aicc": aicc}
-            rows.append(row)
-    return pd.DataFrame(rows)
+        for theory, ratio in {"levy": 0.0, "diffusion": 5.0 + gain, "kramers": gain}.items():
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "minimum": 0,
+                    "batch_size": batch_size,
+                    "theory": theory,
+                    "log_likelihood_ratio": ratio,
+                    "log_likelihood_ratio_low": ratio - 2,
+                    "log_likelihood_ratio_high": ratio + 2,
+                }
+            )
+    names = ["dataset", "minimum", "batch_size", "theory", "log_likelihood_ratio"]
+    names += ["log_likelihood_ratio_low", "log_likelihood_ratio_high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def make_exits(probability: float, half: float = 0.01) -> pd.DataFrame:
@@ -104,7 +111,7 @@ NOTHING = claims.Measurements(
     networks=[],
     controls=[],
     layers=[],
-    theories=pd.DataFrame({"dataset": [], "batch_size": [], "theory": [], "aicc": []}),
+    theories=make_theories({}, 32),
     theorems=pd.DataFrame({"theorem": [], "verdict": []}),
     exit_axis=pd.DataFrame(
         {"alpha_1": [], "alpha_2": [], "probability": [], "low": [], "high": []}

@@ -1,222 +1,165 @@
-"""Data sets: reading, splitting, standardising, saving."""
+"""Data sets as the steps see them: batches, sizes, digests, and the file that holds them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fetch_dataset import fetch_dataset
-from sgnoise import datasets
+from sgnoise import datasets, sources
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 
 
-def test_digits_as_images() -> None:
-    dataset = datasets.prepare(DIGITS, seed=1)
-    assert dataset.train_inputs.shape == (1437, 1, 8, 8)
-    assert dataset.test_inputs.shape == (360, 1, 8, 8)
-    assert dataset.train_inputs.dtype == np.float32
-    assert dataset.train_targets.dtype == np.int64
-    assert dataset.classes == 10
-    assert dataset.input_shape == (1, 8, 8)
-    assert abs(dataset.train_inputs.mean()) < 1e-5
-    assert abs(dataset.train_inputs.std() - 1) < 1e-5
-    # The test part keeps its own mean: it is scaled by the training part's.
-    assert 1e-5 < abs(dataset.test_inputs.mean()) < 0.1
-    assert dataset.description["train_samples"] == 1437
-    assert dataset.description["licence"] == "CC BY 4.0"
+def images(count: int = 40) -> datasets.Dataset:
+    rng = np.random.default_rng(0)
+    return datasets.Dataset(
+        train_inputs=rng.integers(0, 256, (count, 3, 4, 5), dtype=np.uint8),
+        train_targets=rng.integers(0, 2, count),
+        test_inputs=np.empty((0, 3, 4, 5), np.uint8),
+        test_targets=np.empty(0, np.int64),
+        classes=2,
+        description={"title": "noise"},
+        kind="image",
+        scaling=rng.normal(size=(3, 256)).astype(np.float32),
+    )
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "classes"),
-    [("breast_cancer", (569, 30), 2), ("wine", (178, 13), 3), ("digits", (1797, 64), 10)],
-)
-def test_tables_are_standardised(name: str, shape: tuple[int, int], classes: int) -> None:
-    dataset = datasets.prepare({"source": "bundled", "name": name, "form": "table"}, seed=1)
-    assert dataset.train_inputs.shape == shape
-    assert dataset.test_inputs.shape == (0, shape[1])
-    assert len(dataset.test_targets) == 0
-    assert dataset.classes == classes
-    np.testing.assert_array_equal(np.unique(dataset.train_targets), np.arange(classes))
-    deviation = dataset.train_inputs.std(axis=0)
-    # Three pixels of the digits are always black.
-    assert (deviation == 0).sum() == (3 if name == "digits" else 0)
-    np.testing.assert_allclose(deviation[deviation > 0], 1, atol=1e-4)
-    np.testing.assert_allclose(dataset.train_inputs.mean(axis=0), 0, atol=1e-5)
+def texts() -> datasets.Dataset:
+    rng = np.random.default_rng(1)
+    return datasets.Dataset(
+        train_inputs=rng.integers(0, 50, (12, 7)),
+        train_targets=rng.integers(0, 2, 12),
+        test_inputs=rng.integers(0, 50, (3, 7)),
+        test_targets=rng.integers(0, 2, 3),
+        classes=2,
+        description={"title": "words"},
+        kind="text",
+        vocabulary=50,
+    )
 
 
-@given(
-    counts=st.lists(st.integers(1, 40), min_size=2, max_size=6),
-    fraction=st.floats(0, 0.9),
-    seed=st.integers(0, 2**62),
-)
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_the_split_takes_the_same_share_of_every_class(
-    counts: list[int], fraction: float, seed: int
-) -> None:
-    targets = np.repeat(np.arange(len(counts)), counts)
-    wanted = int(np.ceil(len(targets) * fraction))
-    if wanted >= len(targets):
-        return
-    chosen = datasets._test_rows(targets, fraction, np.random.default_rng(seed))
-    assert chosen.sum() == wanted
-    taken = np.bincount(targets[chosen], minlength=len(counts))
-    assert (np.abs(taken - np.array(counts) * wanted / len(targets)) < 1 + 1e-9).all()
+def saved(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
+    datasets.save(dataset, str(folder / "arrays.npz"), str(folder / "manifest.json"))
+    return datasets.load(str(folder / "arrays.npz"))
 
 
-def test_the_split_depends_on_the_seed_alone() -> None:
-    first, again, other = (datasets.prepare(DIGITS, seed=seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.train_inputs, again.train_inputs)
-    assert not np.array_equal(first.train_targets, other.train_targets)
+ROWS = [slice(None), slice(3, 9), slice(0, 0), np.array([7, 0, 7, 3])]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_batch_of_images_is_standardised_by_channel(rows: datasets.Rows, tmp_path: Path) -> None:
+    dataset = saved(images(), tmp_path)
+    inputs, targets = dataset.batch("train", rows)
+    assert inputs.dtype == np.float32
+    assert dataset.scaling is not None
+    stored = images().train_inputs[rows]
+    expected = np.empty(stored.shape)
+    for index, level in np.ndenumerate(stored):
+        expected[index] = dataset.scaling[index[1], level]
+    np.testing.assert_array_equal(inputs, expected)
+    np.testing.assert_array_equal(targets, images().train_targets[rows])
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_batch_of_texts_is_as_stored(rows: datasets.Rows, tmp_path: Path) -> None:
+    dataset = saved(texts(), tmp_path)
+    inputs, targets = dataset.batch("train", rows)
+    assert inputs.dtype == targets.dtype == np.int64
+    np.testing.assert_array_equal(inputs, texts().train_inputs[rows])
+    assert dataset.vocabulary == 50
+    assert dataset.input_shape == (7,)
+
+
+def test_a_batch_is_the_callers_own(tmp_path: Path) -> None:
+    for dataset in (texts(), images(), saved(texts(), tmp_path)):
+        inputs, targets = dataset.batch("train", slice(None))
+        before = inputs.copy(), targets.copy()
+        for array in (inputs, targets):
+            assert array.flags.writeable
+            assert array.flags.aligned
+            array += 1
+        again = dataset.batch("train", slice(None))
+        for old, new in zip(before, again, strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_sizes() -> None:
+    dataset = texts()
+    assert (dataset.size("train"), dataset.size("test")) == (12, 3)
+    assert (dataset.nbytes("train"), dataset.nbytes("test")) == (12 * 7 * 8, 3 * 7 * 8)
+    assert images().nbytes("train") == 40 * 3 * 4 * 5 * 4
+    assert images().size("test") == images().nbytes("test") == 0
+
+
+def test_a_large_file_is_mapped_not_read(tmp_path: Path) -> None:
+    dataset = saved(images(), tmp_path)
+    assert isinstance(dataset.train_inputs, np.memmap)
+    assert not dataset.train_inputs.flags.writeable
+
+
+def test_the_digest_is_of_the_samples(tmp_path: Path) -> None:
+    dataset = images()
+    assert saved(replace(dataset, description={}), tmp_path).digest == dataset.digest
+    assert dataset.scaling is not None
+    others = [
+        replace(dataset, train_targets=1 - dataset.train_targets),
+        replace(dataset, train_inputs=dataset.train_inputs[::-1]),
+        replace(dataset, scaling=dataset.scaling + 1),
+        replace(dataset, classes=3),
+    ]
+    assert len({dataset.digest, *(other.digest for other in others)}) == 5
+
+
+def test_wrong_names_are_explained() -> None:
+    with pytest.raises(ValueError, match="unknown kind of data set 'images'; did you mean 'image'"):
+        replace(images(), kind="images")
+    with pytest.raises(
+        ValueError, match=r"unknown part of a data set 'valid' \(valid: test, train"
+    ):
+        images().batch("valid", slice(None))  # type: ignore[arg-type]
 
 
 def test_saving_is_reproducible_and_complete(tmp_path: Path) -> None:
     paths = [(str(tmp_path / f"{i}.npz"), str(tmp_path / f"{i}.json")) for i in range(2)]
     for arrays_path, manifest_path in paths:
-        fetch_dataset(spec=DIGITS, seed=1, arrays_path=arrays_path, manifest_path=manifest_path)
+        fetch_dataset(
+            spec=DIGITS,
+            seed=1,
+            arrays_path=arrays_path,
+            manifest_path=manifest_path,
+            downloads=str(tmp_path),
+            mirror=None,
+            threads=1,
+        )
     first, again = (Path(arrays_path).read_bytes() for arrays_path, _ in paths)
     assert first == again
-    dataset, loaded = datasets.prepare(DIGITS, seed=1), datasets.load(paths[0][0])
+    dataset, loaded = sources.prepare(DIGITS, seed=1), datasets.load(paths[0][0])
     for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(dataset, name))
     assert loaded.classes == 10
     assert loaded.description == dataset.description
     manifest = json.loads(Path(paths[0][1]).read_text("utf-8"))
     assert manifest["arrays_sha256"] == hashlib.sha256(first).hexdigest()
-    assert manifest["arrays"]["train_inputs"] == {"shape": [1437, 1, 8, 8], "type": "float32"}
+    assert manifest["arrays"]["train_inputs"] == {"shape": [1437, 1, 8, 8], "type": "uint8"}
     assert manifest["classes"] == 10
     assert manifest["source"].startswith("scikit-learn")
 
 
-def own_table() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "width": rng.normal(3, 2, 30),
-            "kind": rng.choice(["b", "a", "c"], 30),
-            "constant": np.full(30, 0.1),
-            "count": rng.integers(0, 9, 30),
-        }
-    )
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_table_of_ones_own(tmp_path: Path, suffix: str) -> None:
-    frame = own_table()
-    path = tmp_path / f"mine.{suffix}"
-    if suffix == "csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path)
-    spec = {"source": "table", "path": str(path), "target": "kind", "form": "table"}
-    dataset = datasets.prepare(spec, seed=1)
-    assert dataset.train_inputs.shape == (30, 3)
-    assert dataset.description["class_names"] == ["a", "b", "c"]
-    names = np.array(dataset.description["class_names"])[dataset.train_targets]
-    assert names.tolist() == frame["kind"].to_list()
-    assert (dataset.train_inputs[:, 1] == 0).all()
-    np.testing.assert_allclose(dataset.train_inputs[:, [0, 2]].std(axis=0), 1, atol=1e-5)
-
-
-def test_images_of_ones_own(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
-    labels = np.arange(20) % 2 * 7
-    np.savez(tmp_path / "mine.npz", inputs=images, label=labels)
-    spec = {"source": "table", "path": str(tmp_path / "mine.npz"), "target": "label"}
-    dataset = datasets.prepare({**spec, "form": "image", "test_fraction": 0.5}, seed=1)
-    assert dataset.train_inputs.shape == (10, 3, 4, 4)
-    assert dataset.description["class_names"] == ["0", "7"]
-    np.testing.assert_allclose(dataset.train_inputs.mean(axis=(0, 2, 3)), 0, atol=1e-6)
-    assert datasets.prepare(spec, seed=1).train_inputs.shape == (20, 48)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"name": "digits"}, "a data set needs 'source'; found"),
-        ({"source": "bundle", "name": "digits"}, "unknown source of data 'bundle'; did you mean"),
-        ({"source": "bundled"}, "a bundled data set needs 'name'"),
-        (
-            {"source": "bundled", "name": "digit"},
-            r"unknown bundled data set 'digit'; did you mean 'digits'\? \(valid: breast_cancer,",
-        ),
-        (
-            {"source": "bundled", "name": "wine", "form": "image"},
-            r"form of the data set 'wine' 'image' \(valid: table\)",
-        ),
-        ({"source": "bundled", "name": "wine", "split": 1}, r"unknown options \['split'\]"),
-        ({"source": "bundled", "name": "wine", "test_fraction": 1}, "at least 0 and below 1"),
-        ({"source": "bundled", "name": "wine", "test_fraction": 0.999}, "leaves none of 178"),
-        ({"source": "table", "path": "no.csv", "target": "y"}, "no.csv: no such file"),
-    ],
-)
-def test_wrong_specifications_are_explained(spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        datasets.prepare(spec, seed=1)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"form": "image"}, r"unknown form of .*: 'image' \(valid: table\)"),
-        ({"target": "kinds"}, r"unknown target column of .*: 'kinds'; did you mean 'kind'\?"),
-        ({"extra": list("xyz" * 10)}, "columns that are not numbers: extra"),
-        ({"width": [np.nan, *range(29)]}, r"1 rows have missing or infinite values \(first: row 0"),
-        ({"kind": [None, *"ab" * 14, "a"]}, "the target has missing values"),
-        ({"kind": ["a"] * 30}, "one class only"),
-        ({"kind": np.linspace(0, 1, 30)}, "the target has fractions"),
-    ],
-)
-def test_wrong_tables_are_explained(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    spec = {"source": "table", "path": str(tmp_path / "mine.csv"), "target": "kind"}
-    frame = own_table()
-    for key, value in change.items():
-        if key in ("target", "form"):
-            spec[key] = value
-        else:
-            frame[key] = value
-    frame.to_csv(tmp_path / "mine.csv", index=False)
-    with pytest.raises(ValueError, match=message):
-        datasets.prepare(spec, seed=1)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"inputs": np.zeros((3, 2, 2)), "y": np.arange(3)}, r"shape \(3, 2, 2\); expected"),
-        ({"inputs": np.zeros((3, 2)), "y": np.arange(4)}, r"3 inputs, but 'y' has shape \(4,\)"),
-        ({"input": np.zeros((3, 2)), "y": np.arange(3)}, "'inputs'; did you mean 'input'"),
-        ({"inputs": np.zeros((0, 2)), "y": np.arange(0)}, "the table has no rows"),
-    ],
-)
-def test_wrong_arrays_are_explained(
-    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
-) -> None:
-    path = tmp_path / "mine.npz"
-    np.savez(path, allow_pickle=False, **arrays)
-    with pytest.raises(ValueError, match=message):
-        datasets.prepare({"source": "table", "path": str(path), "target": "y"}, seed=1)
-
-
-def test_an_unknown_suffix_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "mine.xlsx").write_text("")
-    spec = {"source": "table", "path": str(tmp_path / "mine.xlsx"), "target": "y"}
-    with pytest.raises(ValueError, match=r"suffix of the table .*'.xlsx' \(valid: .csv, .npz"):
-        datasets.prepare(spec, seed=1)
-
-
-def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
-    objects = np.array([{}, {}], dtype=object)
-    np.savez(tmp_path / "mine.npz", inputs=np.zeros((2, 2)), y=objects)
-    spec = {"source": "table", "path": str(tmp_path / "mine.npz"), "target": "y"}
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        datasets.prepare(spec, seed=1)
+def test_a_file_that_something_else_wrote_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    np.savez_compressed(path, train_inputs=np.zeros(3))
+    with pytest.raises(ValueError, match="'train_inputs' is not as this workflow writes it"):
+        datasets.load(str(path))
+    np.savez(path, allow_pickle=True, train_inputs=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="'train_inputs' holds pickled objects"):
+        datasets.load(str(path))
+    path.write_bytes(b"torn")
+    with pytest.raises(zipfile.BadZipFile):
+        datasets.load(str(path))

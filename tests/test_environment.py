@@ -36,7 +36,9 @@ def requirement_name(requirement: str) -> str:
 
 
 def test_every_requirement_is_locked() -> None:
-    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    optional = PROJECT["project"]["optional-dependencies"]["models"]
+    required = PROJECT["project"]["dependencies"]
+    wanted = [*required, *optional, *PROJECT["dependency-groups"]["dev"]]
     assert {requirement_name(item) for item in wanted} <= pins("3.11").keys()
 
 
@@ -58,5 +60,7 @@ def test_the_conda_environment_has_the_pins_of_the_lock() -> None:
     locked = pins("3.11")
     assert found == {name: locked[name] for name in found}
     # A job needs no workflow engine; all else that the project asks for, a rule may import.
-    wanted = {requirement_name(item) for item in PROJECT["project"]["dependencies"]}
+    project = PROJECT["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["models"]]
+    wanted = {requirement_name(item) for item in asked}
     assert found.keys() == {name for name in wanted if not name.startswith("snakemake")}

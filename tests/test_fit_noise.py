@@ -18,7 +18,7 @@ import aggregate_layers
 import fit_noise
 import simulate_control_gradients
 import simulate_control_noise
-from sgnoise import controls, evidence, fitting, store
+from sgnoise import controls, fitting, goodness, store
 
 DRAWS = 400
 SETTINGS: dict[str, Any] = {
@@ -158,7 +158,7 @@ def test_fits_say_how_they_were_made(fits_path: Path) -> None:
         name: SETTINGS[name] for name in ("run", "batch_size", "bins", "span", "scaling")
     }
     assert found["draws"] == DRAWS
-    assert found["critical_likelihood_ratio"] == evidence.null_quantile(DRAWS)
+    assert found["critical_likelihood_ratio"] == goodness.null_quantile(DRAWS)
 
 
 def test_an_unknown_law_is_refused(noise_path: Path, tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from torch import nn
 from torch.nn import functional
 
 from dump_gradients import dump_gradients
-from sgnoise import datasets, gradients, models, store
+from sgnoise import (
+    datasets,
+    gradient_kernels,
+    gradient_rules,
+    gradients,
+    models,
+    sources,
+    store,
+)
 
 CLASSES = 3
 SAMPLES = 5
@@ -120,16 +128,47 @@ class Scaled(nn.Module):
         return self.linear(torch.sin(x * self.scale))
 
 
-class Functional(nn.Module):
-    """Weights of a linear layer that is never called."""
+class Squared(nn.Module):
+    """Weights that are transformed before they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 4))
+        self.linear = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.sin(x * self.scale.square()))
+
+
+class Hidden(torch.autograd.Function):
+    """A product with a matrix where no function of torch shows it."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x @ weight.T
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.T @ x
+
+    generate_vmap_rule = True
+
+
+class Opaque(nn.Module):
+    """Weights that only a function of somebody else sees."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(4, 4)
-        self.second = nn.Linear(4, CLASSES)
+        self.second = nn.Linear(4, CLASSES, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(self.first(x).relu(), self.second.weight, self.second.bias)
+        return Hidden.apply(self.first(x).relu(), self.second.weight)
 
 
 class SequenceFirst(nn.Module):
@@ -200,8 +239,8 @@ def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.Monkey
     sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
     arguments = (model, functional.cross_entropy, inputs, targets, sample)
     with_kernels = gradients.per_sample_gradients(*arguments)
-    monkeypatch.setattr(gradients, "_has_kernels", lambda *tensors: False)
-    monkeypatch.setattr(gradients, "_CHUNK_NUMBERS", 100)
+    monkeypatch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: False)
+    monkeypatch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
     assert relative_error(gradients.per_sample_gradients(*arguments), with_kernels) < 1e-5
 
 
@@ -232,9 +271,10 @@ def test_any_convolution_equals_autograd(
     count = conv.weight.numel()
     rows = torch.zeros(count, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "_has_kernels", lambda *tensors: kernels)
-        use = gradients._Use(conv, "weight")
-        gradients._convolution(use, np.arange(count), x, g, rows)
+        patch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: kernels)
+        rule = gradient_rules.RULES[functional.conv2d]
+        call = rule(x, conv.weight, None, stride, padding, dilation)
+        call.parts[0].add(rows, np.arange(count), x, g)
     for s in range(2):
         (expected,) = torch.autograd.grad(conv(x[s : s + 1]), conv.weight, g[s : s + 1])
         torch.testing.assert_close(rows[:, s], expected.flatten(), rtol=1e-5, atol=1e-5)
@@ -273,11 +313,11 @@ def test_shared_weights_are_summed_over_their_uses() -> None:
 @pytest.mark.parametrize(
     ("make", "shape", "fallback", "reason"),
     [
-        (Scaled, (4,), {"scale"}, "no rule for Scaled"),
+        (Squared, (4,), {"scale"}, "used by square, which has no rule"),
         (
-            Functional,
+            Opaque,
             (4,),
-            {"second.weight", "second.bias"},
+            {"second.weight"},
             "used in a way that the rules do not know",
         ),
         (
@@ -481,7 +521,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A data set and the weights of a small network on it."""
     folder = tmp_path_factory.mktemp("run")
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    dataset = datasets.prepare(spec, seed=1)
+    dataset = sources.prepare(spec, seed=1)
     datasets.save(dataset, str(folder / "arrays.npz"), str(folder / "manifest.json"))
     model = {"name": "mlp", "widths": [6]}
     network = models.build_model(model, input_shape=(13,), classes=3, seed=1)
@@ -490,6 +530,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "arrays_path": str(folder / "arrays.npz"),
         "model_path": str(folder / "model.safetensors"),
         "model": model,
+        "loss": "cross_entropy",
         "uniform": 40,
         "per_layer": 8,
         "study": "test",
@@ -506,20 +547,15 @@ def expected_dump(run: dict[str, Any]) -> tuple[gradients.ParameterSample, torch
     models.load_weights(run["model_path"], network)
     seed = gradients.seeds.integer_seed(run["seed"], "sample")
     sample = gradients.sample_parameters(network, uniform=40, per_layer=8, seed=seed)
-    inputs, targets = (
-        torch.from_numpy(part) for part in (dataset.train_inputs, dataset.train_targets)
-    )
+    inputs, targets = (torch.from_numpy(part) for part in dataset.batch("train", slice(None)))
     return sample, loop(network, inputs, targets, sample)
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
 def test_dump_of_samples(
-    small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+    small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dump_gradients.CHUNK", 50)
     monkeypatch.setattr("dump_gradients.ROW_GROUP_BYTES", 4 * 142 * 10)
-    if on_disk:
-        monkeypatch.setattr("dump_gradients.MEMORY_BYTES", 0)
     path = str(tmp_path / "gradients.parquet")
     dump_gradients(**small_run, gradients_path=path, mode="per_sample", batch_size=None, draws=None)
     sample, expected = expected_dump(small_run)

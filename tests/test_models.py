@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from sgnoise import models
+from sgnoise import models, networks
 
-NAMES = ["resnet20", "resnet18", "resnet50", "mobilenet_v3_small", "mlp"]
+NAMES = ["resnet20", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large", "mlp"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +53,33 @@ def test_small_images_are_classified(name: str, shape: tuple[int, ...]) -> None:
         ("resnet34", 21797672 - 990 * 513 - 3 * 64 * 40),
         ("resnet50", 25557032 - 990 * 2049 - 3 * 64 * 40),
         ("mobilenet_v3_small", 2542856 - 990 * 1025),
+        ("mobilenet_v3_large", 5483032 - 990 * 1281),
     ],
 )
 def test_networks_have_the_published_size(name: str, expected: int) -> None:
     model = models.build_model({"name": name}, input_shape=(3, 32, 32), classes=10, seed=1)
     assert size(model) == expected
+
+
+def test_a_narrow_resnet() -> None:
+    def expected(width: int) -> int:
+        total, inputs = 3 * 9 * width + 2 * width, width
+        for stage in range(4):
+            outputs = width * 2**stage
+            total += 9 * inputs * outputs + 3 * 9 * outputs**2 + 4 * 2 * outputs
+            total += (inputs * outputs + 2 * outputs) if stage else 0
+            inputs = outputs
+        return total + 5 * (inputs + 1)
+
+    for width in (64, 16, 10):
+        assert size(build("resnet18", (3, 32, 32), width=width)) == expected(width)
+    plain, same = build("resnet18"), build("resnet18", width=64)
+    pairs = zip(plain.parameters(), same.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    for name in ("resnet34", "resnet50"):
+        model = build(name, (1, 64, 64), width=8).eval()
+        with torch.no_grad():
+            assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 5)
 
 
 def test_shortcuts() -> None:
@@ -70,7 +92,7 @@ def test_shortcuts() -> None:
     # Two 1x1 convolutions with batch normalisation, 16 to 32 and 32 to 64 channels.
     assert size(projected) - size(padded) == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
     x = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
-    short = models.SubsampledIdentity(5, 2)(x)
+    short = networks.SubsampledIdentity(5, 2)(x)
     assert short.shape == (2, 5, 2, 2)
     assert torch.equal(short[:, :3], x[:, :, ::2, ::2])
     assert not short[:, 3:].any()
@@ -149,6 +171,8 @@ def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ({"name": "mlp", "width": 3}, (6,), r"model 'mlp': wrong options: .*'width'"),
         ({"name": "resnet20", "shortcut": "C"}, (1, 8, 8), r"neither 'A' .* nor 'B'"),
         ({"name": "resnet18"}, (64,), r"'resnet18' takes images .* not samples of shape \(64,\)"),
+        ({"name": "resnet18", "width": 0}, (1, 8, 8), "width is 0; it must be at least 1"),
+        ({"name": "bert"}, (8,), "'bert' takes texts, which the data set has none of"),
     ],
 )
 def test_wrong_specifications_are_explained(

@@ -100,6 +100,7 @@ def make_escape(folder: Path, dataset: str, *, missing: bool = False) -> tuple[s
             times.append(
                 {
                     "dataset": dataset,
+                    "minimum": 0,
                     "batch_size": batch_size,
                     "learning_rate": rate,
                     "replicas": 50,
@@ -113,11 +114,14 @@ def make_escape(folder: Path, dataset: str, *, missing: bool = False) -> tuple[s
             theories.append(
                 {
                     "dataset": dataset,
+                    "minimum": 0,
                     "batch_size": batch_size,
                     "theory": theory,
                     "coefficient": np.nan if missing else 4.0 * batch_size,
                     "exponent": exponent,
                     "exponent_se": 0.012,
+                    "log_coefficient_se": 0.03,
+                    "log_coefficient_exponent_covariance": -0.0003,
                     "r_squared": 0.97,
                 }
             )

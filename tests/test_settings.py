@@ -22,6 +22,22 @@ def test_the_default_study_is_valid_and_completed() -> None:
     assert "momentum" not in DEFAULT["runs"][0]["training"], "the input must stay as it was"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "huggingface:google-bert/bert-base-uncased",
+        "open_clip:ViT-B-16-plus-240",
+    ],
+)
+def test_networks_of_libraries_are_named_with_their_library(name: str) -> None:
+    changed = copy.deepcopy(DEFAULT)
+    changed["runs"][0] |= {"model": {"name": name}, "training": {"epochs": 0, "stop": {}}}
+    training = complete_settings(changed, SCHEMA)["runs"][0]["training"]
+    assert training["batch_size"] == 128
+    assert training["stop"] == {"tolerance": 1e-4, "patience": 5}
+
+
 def test_defaults_are_not_shared_between_entries() -> None:
     settings = complete_settings(DEFAULT, SCHEMA)
     settings["runs"][0]["training"]["milestones"].append(3)
@@ -42,6 +58,18 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (
         lambda c: c["runs"][1]["model"].update(name="resnet_20"),
         r"runs\[1\]\.model\.name: .*did you mean 'resnet20'\?.*module:function",
+    ),
+    (
+        lambda c: c["runs"][0].update(loss="contrastive"),
+        r"runs\[0\]\.gradients\.mode: .* set mini_batch",
+    ),
+    (
+        lambda c: c["runs"][0]["training"].update(stop={}, evaluate_every=2),
+        r"runs\[0\]\.training\.evaluate_every: 'stop' looks at",
+    ),
+    (
+        lambda c: c["runs"][0]["model"].update(name="tim:ViT-B-32"),
+        r"runs\[0\]\.model\.name: .*Allowed are: .*, timm:name",
     ),
     (lambda c: c["fits"].update(span=3), r'fits\.span: 3 is not allowed; it must be "full" or num'),
     (lambda c: c["fits"].update(laws=["gaussian", "stabel"]), r"fits\.laws\[1\].*'stable'"),
@@ -78,7 +106,7 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     ),
     (
         lambda c: c["gradients"].update(mode="mini_batch"),
-        r"noise\.batch_sizes: with gradients\.mode",
+        r"runs\[0\]\.batch_sizes: with gradients\.mode",
     ),
     (
         lambda c: c["figures"]["decay"].update(before="resnet2"),
@@ -89,10 +117,14 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         r"figures\.escape\.figure_1: no batch ",
     ),
     (lambda c: c["figures"]["histograms"].update(batch_size=4), r"declared are: 8, 32, 64"),
+    (
+        lambda c: c["runs"][1].update(batch_sizes=[8]),
+        r"figures\.decay\.batch_size: no batch size 32 is declared for the run 'resnet20'",
+    ),
     (lambda c: c["tables"]["table_1"].update(runs=["nlp"]), r"tables\.table_1\.runs: .*'mlp'"),
     (
         lambda c: c["tables"]["table_3"].update(batch_sizes=[4]),
-        r"tables\.table_3\.batch_sizes: no b",
+        r"tables\.table_3\.batch_sizes: none of them is declared for 'mlp'",
     ),
 ]
 
@@ -111,3 +143,15 @@ def test_a_model_of_the_users_own_is_allowed() -> None:
     settings = copy.deepcopy(DEFAULT)
     settings["runs"][0]["model"] = {"name": "my.networks:build", "depth": 3}
     assert complete_settings(settings, SCHEMA)["runs"][0]["model"]["depth"] == 3
+
+
+def test_a_run_has_the_gradients_and_batch_sizes_of_the_study_or_its_own() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["runs"][0] |= {"gradients": {"mode": "mini_batch"}, "batch_sizes": [32]}
+    # The tables that show the run at other batch sizes show it at this one, too.
+    settings["tables"]["table_3"]["batch_sizes"] = [32, 64]
+    own, other = complete_settings(settings, SCHEMA)["runs"][:2]
+    assert own["gradients"] == settings["gradients"] | {"mode": "mini_batch"}
+    assert own["batch_sizes"] == [32]
+    assert other["gradients"] == settings["gradients"]
+    assert other["batch_sizes"] == settings["noise"]["batch_sizes"]

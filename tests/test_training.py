@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pretrain import pretrain
-from sgnoise import datasets, models, store, training
+from sgnoise import datasets, models, sources, store, training
 
 CPU = torch.device("cpu")
 BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}
@@ -29,6 +30,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sgd": BASE,
     "momentum": {**BASE, "momentum": 0.9, "weight_decay": 1e-3, "milestones": [2], "decay": 0.5},
     "adam": {**BASE, "optimizer": "adam", "learning_rate": 0.01},
+    "adamw": {**BASE, "optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
+    "mixed": {**BASE, "precision": "float16", "optimizer": "adam", "learning_rate": 0.01},
 }
 
 
@@ -42,7 +45,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def wine() -> datasets.Dataset:
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    return datasets.prepare(spec, seed=1)
+    return sources.prepare(spec, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,7 @@ def run(
     model = network()
     options = {"seed": 3, "device": CPU, **options}
     chosen = training.TrainingSettings.from_mapping(recipe)
-    history, _ = training.train(model, dataset, chosen, **options)
-    return model, history
+    return model, training.train(model, dataset, chosen, **options).history
 
 
 def assert_same_weights(first: nn.Module, second: nn.Module) -> None:
@@ -118,8 +120,18 @@ def test_training_repeats_and_leaves_the_random_state_alone(wine: datasets.Datas
     assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
 
 
+def test_a_data_set_too_large_for_memory_trains_the_same(
+    wine: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, history = run(wine, BASE)
+    monkeypatch.setattr(training, "_RESIDENT_BYTES", -1)
+    found, again = run(wine, BASE)
+    assert_same_weights(found, expected)
+    assert history.equals(again)
+
+
 def test_no_test_part_gives_no_numbers() -> None:
-    dataset = datasets.prepare({"source": "bundled", "name": "wine"}, seed=1)
+    dataset = sources.prepare({"source": "bundled", "name": "wine"}, seed=1)
     _, history = run(dataset, {**BASE, "epochs": 1})
     assert history[["test_loss", "test_accuracy"]].isna().all().all()
     assert history["train_loss"].notna().all()
@@ -178,7 +190,6 @@ def test_a_killed_training_resumes_exactly(
     assert started == [1, 2, 3, 3, 4]
     assert_same_weights(resumed, expected)
     assert resumed_history.equals(history)
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.2}, {"epochs": 3}])
@@ -186,21 +197,17 @@ def test_the_state_of_another_training_is_passed_over(
     change: dict[str, Any],
     wine: datasets.Dataset,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / "unfinished"
     options = {"resume_path": str(path), "checkpoint_seconds": 0}
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
-        run(wine, BASE, **options)
+    run(wine, BASE, **options)
     assert path.exists()
     expected, history = run(wine, {**BASE, **change})
     found, found_history = run(wine, {**BASE, **change}, **options)
     assert "left by a training with other settings" in caplog.text
     assert_same_weights(found, expected)
     assert found_history.equals(history)
-    assert not path.exists()
 
 
 def test_a_torn_state_is_passed_over(
@@ -219,6 +226,7 @@ def pretrained(arrays_path: str, folder: Path, recipe: dict[str, Any], **options
     arguments = {
         "parent_path": None,
         "model": {"name": "mlp", "widths": [6]},
+        "loss": "cross_entropy",
         "study": "test",
         "run": folder.name,
         "seed": 5,
@@ -279,6 +287,7 @@ def test_pretrain_writes_what_it_says(arrays_path: str, tmp_path: Path) -> None:
     assert metadata["settings"] == {
         "run": "run",
         "model": {"name": "mlp", "widths": [6]},
+        "loss": "cross_entropy",
         "training": BASE,
     }
     model = models.build_model({"name": "mlp", "widths": [6]}, input_shape=(13,), classes=3, seed=0)
@@ -299,35 +308,121 @@ def test_a_parent_past_the_last_epoch_is_refused(arrays_path: str, tmp_path: Pat
         )
 
 
-def test_a_process_that_is_killed_leaves_no_trace_in_the_result(
-    arrays_path: str, tmp_path: Path
-) -> None:
-    expected = pretrained(arrays_path, tmp_path / "expected", BASE)
-    killed = tmp_path / "killed"
-    killed.mkdir()
-    program = f"""
+# Each is put in the place of a function and kills the process when it is called.
+KILLED = f"""
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
-from sgnoise import training
-import test_training
-batches, train = training.batches, training.train
-def interrupted(*args, epoch, **kwargs):
-    if epoch == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return batches(*args, epoch=epoch, **kwargs)
-training.batches = interrupted
+from sgnoise import models, store, training
+import pretrain
+
+moment, arrays_path, folder, recipe = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
+batches, train, save_file = training.batches, training.train, models.save_file
+write_table = store.write_table
+calls = []
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_in_an_epoch(*args, epoch, **kwargs):
+    for number, rows in enumerate(batches(*args, epoch=epoch, **kwargs)):
+        if epoch == 3 and number == 2:
+            die()
+        yield rows
+
+def die_while_writing(tensors, path, metadata):
+    save_file(tensors, path, metadata=metadata)
+    calls.append(path)
+    if (moment == "state" and len(calls) == 2) or (moment == "weights" and len(calls) == 5):
+        os.truncate(path, os.path.getsize(path) // 2)
+        die()
+
+if moment == "epoch":
+    training.batches = die_in_an_epoch
+elif moment in ("state", "weights"):
+    models.save_file = die_while_writing
+elif moment == "table":
+    store.write_table = die
+elif moment == "removal":
+    store.write_table = lambda *args: (write_table(*args), die())
 training.train = lambda *args, **kwargs: train(*args, **kwargs, checkpoint_seconds=0)
-test_training.pretrained({arrays_path!r}, test_training.Path({str(killed)!r}), test_training.BASE)
+pretrain.pretrain(
+    arrays_path=arrays_path, parent_path=None, model_path=folder + "/model.safetensors",
+    training_path=folder + "/training.parquet", resume_path=folder + "/unfinished",
+    recipe=recipe, model={{"name": "mlp", "widths": [6]}}, loss="cross_entropy", study="test",
+    run="killed", seed=5, device="cpu", threads=1,
+)
 """
-    folder = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in killed.iterdir()] == ["unfinished"]
-    pretrained(arrays_path, killed, BASE)
+
+
+def start_killed(moment: str, arrays_path: str, folder: Path, recipe: dict[str, Any]) -> Any:
+    folder.mkdir()
+    arguments = ["-c", KILLED, moment, arrays_path, str(folder), repr(recipe)]
+    return subprocess.Popen([sys.executable, *arguments])
+
+
+def assert_finishes_like(
+    expected: Path, killed: Path, arrays_path: str, recipe: dict[str, Any]
+) -> None:
+    pretrained(arrays_path, killed, recipe)
+    assert sorted(path.name for path in killed.iterdir()) == [
+        "model.safetensors",
+        "training.parquet",
+    ]
     weights, right = (load_file(part / "model.safetensors") for part in (killed, expected))
+    assert weights.keys() == right.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in right.items())
     found, true = (pd.read_parquet(part / "training.parquet") for part in (killed, expected))
     pd.testing.assert_frame_equal(found, true)
+
+
+@pytest.mark.parametrize(
+    ("moment", "epochs_left"),
+    [
+        ("epoch", [3, 4]),
+        ("state", [2, 3, 4]),
+        ("weights", []),
+        ("table", []),
+        ("removal", []),
+    ],
+)
+def test_a_process_that_is_killed_leaves_no_trace_in_the_result(
+    moment: str,
+    epochs_left: list[int],
+    arrays_path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPES["momentum"]
+    expected = pretrained(arrays_path, tmp_path / "expected", recipe)
+    killed = tmp_path / "killed"
+    process = start_killed(moment, arrays_path, killed, recipe)
+    assert process.wait() == -signal.SIGKILL
+    assert (killed / "unfinished").exists()
+    started: list[int] = []
+    batches = training.batches
+
+    def counted(*args: Any, epoch: int, **kwargs: Any) -> Iterator[np.ndarray]:
+        started.append(epoch)
+        return batches(*args, epoch=epoch, **kwargs)
+
+    monkeypatch.setattr(training, "batches", counted)
+    assert_finishes_like(expected, killed, arrays_path, recipe)
+    assert started == epochs_left
+
+
+def test_a_process_may_be_killed_from_outside_at_any_moment(
+    arrays_path: str, tmp_path: Path
+) -> None:
+    recipe = {**RECIPES["adam"], "epochs": 100}
+    expected = pretrained(arrays_path, tmp_path / "expected", recipe)
+    killed = tmp_path / "killed"
+    process = start_killed("outside", arrays_path, killed, recipe)
+    while process.poll() is None and not (killed / "unfinished").exists():
+        time.sleep(0.001)
+    time.sleep(0.1)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert_finishes_like(expected, killed, arrays_path, recipe)
 
 
 def test_a_training_that_diverges_says_so(wine: datasets.Dataset) -> None:
@@ -337,10 +432,10 @@ def test_a_training_that_diverges_says_so(wine: datasets.Dataset) -> None:
 
 def test_images_train_as_well() -> None:
     spec = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.9}
-    dataset = datasets.prepare(spec, seed=1)
+    dataset = sources.prepare(spec, seed=1)
     model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
     chosen = training.TrainingSettings(epochs=2, learning_rate=0.1, batch_size=32)
-    history, _ = training.train(model, dataset, chosen, seed=1, device=CPU)
+    history = training.train(model, dataset, chosen, seed=1, device=CPU).history
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
 
 
@@ -354,6 +449,14 @@ def test_images_train_as_well() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
         ({"decay": -1}, "decay is -1"),
+        ({"precision": "half"}, "precision 'half' is none of"),
+        ({"evaluate_every": 0}, "evaluate_every is 0"),
+        ({"stop": {"tolerance": 0, "patience": 2}}, "stop.tolerance is 0; it must be positive"),
+        ({"stop": {"tolerance": 1, "patience": 0}}, "stop.patience is 0, below 1"),
+        (
+            {"stop": {"tolerance": 1, "patience": 2}, "evaluate_every": 2},
+            "'stop' looks at every epoch",
+        ),
     ],
 )
 def test_wrong_settings_are_explained(change: dict[str, Any], message: str) -> None:
@@ -362,5 +465,131 @@ def test_wrong_settings_are_explained(change: dict[str, Any], message: str) -> N
 
 
 def test_missing_settings_are_named() -> None:
-    with pytest.raises(ValueError, match=r"missing settings \['batch_size', 'learning_rate'\]"):
-        training.TrainingSettings.from_mapping({"epochs": 1})
+    with pytest.raises(ValueError, match="the setting 'epochs' is missing"):
+        training.TrainingSettings.from_mapping({"learning_rate": 1.0})
+
+
+def test_the_recipe_of_the_paper_is_what_holds_if_nothing_is_said() -> None:
+    chosen = training.TrainingSettings.from_mapping({"epochs": 500, "milestones": [200, 400]})
+    assert (chosen.optimizer, chosen.batch_size) == ("sgd", 128)
+    assert (chosen.momentum, chosen.weight_decay) == (0.0, 0.0)
+    rates = [chosen.rate(epoch) for epoch in (1, 200, 201, 400, 401, 500)]
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4])
+
+
+def test_pretrained_weights_may_be_taken_as_they_are(arrays_path: str, tmp_path: Path) -> None:
+    folder = pretrained(arrays_path, tmp_path / "run", {"epochs": 0})
+    spec = {"name": "mlp", "widths": [6]}
+    seed = training.seeds.integer_seed(5, "model")
+    initial = models.build_model(spec, input_shape=(13,), classes=3, seed=seed)
+    model = models.build_model(spec, input_shape=(13,), classes=3, seed=0)
+    assert models.load_weights(folder / "model.safetensors", model)["epoch"] == "0"
+    assert_same_weights(model, initial)
+    frame = pd.read_parquet(folder / "training.parquet")
+    assert frame["epoch"].to_list() == [0]
+    assert np.isfinite(frame[["train_loss", "train_accuracy"]].to_numpy()).all()
+
+
+def test_a_training_stops_at_a_minimum(arrays_path: str, tmp_path: Path) -> None:
+    stop = {"tolerance": 0.01, "patience": 3}
+    recipe = {**BASE, "epochs": 200, "stop": stop}
+    folder = pretrained(arrays_path, tmp_path / "run", recipe)
+    history = pd.read_parquet(folder / "training.parquet")
+    losses = history["train_loss"].to_numpy()
+    spans = np.array([np.ptp(losses[last - 3 : last + 1]) for last in range(3, len(losses))])
+    assert spans[-1] <= 0.01
+    assert (spans[:-1] > 0.01).all()
+    last = int(history["epoch"].iloc[-1])
+    assert 4 < last < 200
+    model = models.build_model({"name": "mlp", "widths": [6]}, input_shape=(13,), classes=3, seed=0)
+    assert models.load_weights(folder / "model.safetensors", model)["epoch"] == str(last)
+    # The same steps as without the criterion, and a run may go on from there.
+    other = pretrained(arrays_path, tmp_path / "other", {**BASE, "epochs": last})
+    weights, right = (load_file(part / "model.safetensors") for part in (folder, other))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in right.items())
+    parent_path = str(folder / "model.safetensors")
+    after = {**BASE, "epochs": last + 2}
+    child = pretrained(arrays_path, tmp_path / "child", after, parent_path=parent_path)
+    assert pd.read_parquet(child / "training.parquet")["epoch"].to_list() == [last + 1, last + 2]
+
+
+def test_no_minimum_is_said(wine: datasets.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    run(wine, {**BASE, "stop": {"tolerance": 1e-9, "patience": 2}})
+    assert "not a minimum by A.4" in caplog.text
+
+
+def test_all_data_are_evaluated_as_often_as_asked(wine: datasets.Dataset) -> None:
+    model, history = run(wine, {**BASE, "epochs": 8})
+    same, seldom = run(wine, {**BASE, "epochs": 8, "evaluate_every": 3})
+    assert_same_weights(model, same)
+    assert seldom["epoch"].to_list() == [0, 3, 6, 8]
+    pd.testing.assert_frame_equal(
+        seldom, history.iloc[[0, 3, 6, 8]].reset_index(drop=True), check_exact=True
+    )
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns_as_well(precision: str, wine: datasets.Dataset) -> None:
+    recipe = {**BASE, "epochs": 30}
+    exact, right = run(wine, recipe)
+    model, history = run(wine, {**recipe, "precision": precision})
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    weights = list(zip(model.parameters(), exact.parameters(), strict=True))
+    assert not all(torch.equal(*pair) for pair in weights)
+    # bfloat16 keeps 8 bits, that is 0.4 %, of each number.
+    np.testing.assert_allclose(
+        history["train_loss"].iloc[-1], right["train_loss"].iloc[-1], rtol=0.1
+    )
+
+
+def test_texts_train_as_well() -> None:
+    # Class 1 where token 7 occurs.
+    rng = np.random.default_rng(1)
+    ids = rng.integers(1, 7, (64, 6))
+    targets = rng.integers(0, 2, 64)
+    ids[targets == 1, rng.integers(0, 4, 64)[targets == 1]] = 7
+    ids[::3, 4:] = datasets.PADDING
+    texts = datasets.Dataset(ids, targets, ids[:0], targets[:0], 2, {}, "text", vocabulary=8)
+    spec = {"name": "bert", "hidden_size": 16, "layers": 1, "intermediate_size": 32}
+    model = models.build_model(spec, input_shape=(6,), classes=2, vocabulary=8, seed=1)
+    chosen = training.TrainingSettings(
+        epochs=15, learning_rate=0.01, batch_size=16, optimizer="adam"
+    )
+    history = training.train(model, texts, chosen, seed=1, device=CPU).history
+    assert history["train_accuracy"].iloc[-1] > 0.95
+
+
+class ImagesAndTexts(nn.Module):
+    """A linear map of each, for the contrastive loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = nn.Linear(12, 8)
+        self.texts = nn.EmbeddingBag(16, 8)
+        self.log_scale = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        return self.log_scale.exp()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.images(images.flatten(1)), dim=1)
+
+    def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.texts(ids), dim=1)
+
+
+def test_images_with_texts_train_as_well() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((16, 3, 2, 2)).astype(np.float32)
+    ids = rng.permuted(np.tile(np.arange(16), (16, 1)), axis=1)[:, :4]
+    pairs = datasets.Dataset(images, ids, images[:0], ids[:0], 0, {}, "image_text")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = ImagesAndTexts()
+    chosen = training.TrainingSettings(
+        epochs=60, learning_rate=0.05, batch_size=8, optimizer="adam"
+    )
+    history = training.train(model, pairs, chosen, loss="contrastive", seed=1, device=CPU).history
+    assert history["train_loss"].iloc[-1] < 0.2 * history["train_loss"].iloc[0]
+    assert history["train_accuracy"].iloc[-1] > 0.9

@@ -166,7 +166,10 @@ def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) ->
     # Five runs and two controls, each at two batch sizes.
     assert len(fits) == 14
     assert {PAGE, "results/micro/figures/figure_7.png", "results/micro/claims.csv"} <= paths
-    for untouched in ("model.safetensors", "gradients.parquet", "/noise/", "/escape/", "/sde/"):
+    # The noise at the minima of the escapes is fitted too; the escapes themselves stay.
+    assert "results/micro/escape/wine/m0/noise.parquet" in paths
+    escapes = ("minimum.npz", "plan.json", "/lr")
+    for untouched in ("model.safetensors", "gradients.parquet", "/noise/", *escapes, "/sde/"):
         assert not [path for path in paths if untouched in path], untouched
 
 
@@ -215,7 +218,7 @@ def test_the_report_of_snakemake_is_made(finished: Path, tmp_path: Path) -> None
     assert "table_1.csv" in text
 
 
-@pytest.mark.parametrize("target", ["figures", "tables", "data"])
+@pytest.mark.parametrize("target", ["figures", "tables", "data", "escape"])
 def test_named_targets_are_listed_and_done(finished: Path, target: str) -> None:
     listed = snakemake(finished, "--list-target-rules")
     assert target in listed

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Import names that differ from the name of the distribution.
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 # The workflow engine and the progress bar: a new release of either changes no number.
 _IGNORED = {"snakemake", "tqdm"}
@@ -101,7 +101,8 @@ def dependencies(script: Path, folder: Path) -> tuple[list[Path], list[str]]:
     return files, sorted(libraries)
 
 
-def _library_version(name: str) -> str:
+def library_version(name: str) -> str:
+    """The release of a library, by its import name, or ``absent``."""
     try:
         # The local part tells the build (CPU or a CUDA version), not the release.
         return version(_DISTRIBUTIONS.get(name, name)).split("+", maxsplit=1)[0]
@@ -123,5 +124,5 @@ def code_digest(script: str | Path, folder: Path) -> str:
         digest.update(file.relative_to(folder).as_posix().encode())
         digest.update(normalise(file.read_text(encoding="utf-8")).encode())
     for library in libraries:
-        digest.update(f"{library}=={_library_version(library)}".encode())
+        digest.update(f"{library}=={library_version(library)}".encode())
     return digest.hexdigest()[:16]

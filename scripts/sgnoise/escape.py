@@ -1,9 +1,9 @@
 """Escape times: SGD from a minimum, many replicas, the exact full-data loss after every iteration.
 
-A ReLU network with softmax cross-entropy (mean over samples), in float32. Its weights are one flat
-vector: for each layer the weight matrix (out, in) row by row, then the bias (out). One compiled
-kernel runs one replica from start to escape; the weights and a block of the data's activations
-stay in the cache, and the matrix products go through BLAS.
+A fully connected network in float32: ReLU or tanh, cross-entropy or squared error (a mean over
+samples). Its weights are one flat vector: for each layer the weight matrix (out, in) row by row,
+then the bias (out). One compiled kernel runs one replica from start to escape; the weights and a
+block of the data's activations stay in the cache.
 
 The loss is summed in float64 from float32 logits. A replica's result depends on its own key and
 settings only: not on the replicas beside it, on the order in which they run, or on threads.
@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401 (loads the BLAS that numba calls, to be limited below)
 from numba import njit
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from sgnoise.jobs import track
 
+ACTIVATIONS = ("relu", "tanh")
+LOSSES = ("cross_entropy", "squared")
+
 # Samples in a block of the full-data pass: its activations stay in the first-level cache.
-BLOCK = 64
+BLOCK = 128
 
 # A look at the loss every k iterations replays the k iterations before it, with a look after each,
 # if it finds the loss above the minimum's by more than this share of the escape's rise.
@@ -46,6 +47,8 @@ _EXP_2 = np.float32(1.6666665459e-1)
 _EXP_1 = np.float32(5.0000001201e-1)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_TWO = np.float32(2.0)
+_TANH_END = np.float32(20.0)  # of 2x: beyond it tanh(x) is 1 in float32
 
 # NaN must survive, or a diverged network would look like a trained one: no "nnan" among the flags.
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
@@ -60,12 +63,16 @@ class Problem(NamedTuple):
         rows: inputs (samples, features) float32, for mini-batches.
         targets: classes (samples,) int64.
         blocks: inputs (blocks, features, BLOCK) float32, the last block filled up with zeros.
+        use_tanh: hidden units are tanh, not ReLU.
+        squared: the loss is the mean squared error, not the cross-entropy.
     """
 
     sizes: np.ndarray
     rows: np.ndarray
     targets: np.ndarray
     blocks: np.ndarray
+    use_tanh: bool
+    squared: bool
 
 
 @dataclass(frozen=True)
@@ -107,24 +114,54 @@ class Minimum:
     Attributes:
         parameters: the weights, flat.
         widths: units of the hidden layers.
+        activation: of the hidden layers, one of ACTIVATIONS.
+        criterion: what the loss is, one of LOSSES.
         loss: full-data loss.
         hessian_top: the largest eigenvalues of its Hessian, falling.
     """
 
     parameters: np.ndarray
     widths: list[int]
+    activation: str
+    criterion: str
     loss: float
     hessian_top: np.ndarray
 
+    def problem(self, inputs: np.ndarray, targets: np.ndarray, classes: int) -> Problem:
+        """Its network on its data set, laid out for the kernel; see :func:`make_problem`."""
+        return make_problem(
+            inputs,
+            targets,
+            classes,
+            self.widths,
+            activation=self.activation,
+            loss=self.criterion,
+        )
+
 
 def make_problem(
-    inputs: np.ndarray, targets: np.ndarray, classes: int, widths: Sequence[int]
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    activation: str = "relu",
+    loss: str = "cross_entropy",
 ) -> Problem:
     """Lay out inputs (samples, ...) and targets (samples,) for a network of ``widths``.
 
+    Args:
+        activation: one of ACTIVATIONS.
+        loss: one of LOSSES. ``squared``: of the outputs against 1 for the sample's class and 0 for
+            the others, the mean over samples and classes.
+
     Raises:
-        ValueError: no samples, targets outside the classes, inputs that are not finite, bad widths.
+        ValueError: no samples, targets outside the classes, inputs that are not finite, bad widths,
+            an unknown activation or loss.
     """
+    for what, name, known in (("activation", activation, ACTIVATIONS), ("loss", loss, LOSSES)):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r} (valid: {', '.join(known)})")
     rows = np.ascontiguousarray(inputs.reshape(len(inputs), -1), dtype=np.float32)
     labels = np.ascontiguousarray(targets, dtype=np.int64)
     if not len(rows) or labels.shape != (len(rows),):
@@ -146,7 +183,7 @@ def make_problem(
     padded[:count] = rows
     blocks = np.ascontiguousarray(padded.reshape(-1, BLOCK, features).transpose(0, 2, 1))
     sizes = np.array([features, *widths, classes], np.int64)
-    return Problem(sizes, rows, labels, blocks)
+    return Problem(sizes, rows, labels, blocks, activation == "tanh", loss == "squared")
 
 
 def layers_of(parameters: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -170,6 +207,8 @@ def load_minimum(minimum_path: str) -> Minimum:
         return Minimum(
             parameters=np.concatenate(parts),
             widths=[len(bias) for bias in biases[:-1]],
+            activation=str(arrays["activation"]),
+            criterion=str(arrays["criterion"]),
             loss=float(arrays["loss"]),
             hessian_top=arrays["hessian_top"],
         )
@@ -187,6 +226,99 @@ def initial_parameters(sizes: np.ndarray, *, rng: np.random.Generator) -> np.nda
 # --- compiled ------------------------------------------------------------------------------------
 
 
+@njit(inline="always")
+def _multiply(left: np.ndarray, right: np.ndarray, output: np.ndarray, width: int) -> None:
+    """Add the matrix product ``left`` (n, m) · ``right`` (m, width) to ``output`` (n, width).
+
+    Two rows by four terms at a time: the widest tile whose factors stay in 16 vector registers. At
+    these sizes it is faster than a call of BLAS, which packs its operands first.
+    """
+    rows, terms = left.shape
+    whole_rows, whole_terms = rows - rows % 2, terms - terms % 4
+    for u in range(0, whole_rows, 2):
+        a, b = output[u], output[u + 1]
+        for k in range(0, whole_terms, 4):
+            x0, x1, x2, x3 = right[k], right[k + 1], right[k + 2], right[k + 3]
+            a0, a1, a2, a3 = left[u, k], left[u, k + 1], left[u, k + 2], left[u, k + 3]
+            b0, b1, b2, b3 = (
+                left[u + 1, k],
+                left[u + 1, k + 1],
+                left[u + 1, k + 2],
+                left[u + 1, k + 3],
+            )
+            for j in range(width):
+                a[j] += a0 * x0[j] + a1 * x1[j] + a2 * x2[j] + a3 * x3[j]
+                b[j] += b0 * x0[j] + b1 * x1[j] + b2 * x2[j] + b3 * x3[j]
+        for k in range(whole_terms, terms):
+            x0 = right[k]
+            a0, b0 = left[u, k], left[u + 1, k]
+            for j in range(width):
+                a[j] += a0 * x0[j]
+                b[j] += b0 * x0[j]
+    for u in range(whole_rows, rows):
+        a = output[u]
+        for k in range(terms):
+            x0 = right[k]
+            a0 = left[u, k]
+            for j in range(width):
+                a[j] += a0 * x0[j]
+
+
+@_compiled
+def _add_product(left: np.ndarray, right: np.ndarray, output: np.ndarray) -> None:
+    """:func:`_multiply` for any width."""
+    _multiply(left, right, output, output.shape[1])
+
+
+@_compiled
+def _add_block_product(left: np.ndarray, right: np.ndarray, output: np.ndarray) -> None:
+    """:func:`_multiply` for a width of BLOCK, a constant: the compiler needs no remainders."""
+    _multiply(left, right, output, BLOCK)
+
+
+@_compiled
+def _exponentiate(values: np.ndarray, power: np.ndarray) -> None:
+    """Replace float32 ``values`` from -87 to 87 by their exponentials; NaN stays.
+
+    exp(x) = 2^n · e^r, |r| <= ln(2)/2, e^r by a polynomial (as Cephes' expf, 2 ulp). ``power`` is
+    room for as many values; the loops run on vector registers.
+    """
+    power_bits = power.view(np.int32)
+    for j in range(len(values)):
+        power[j] = values[j] * _LOG2_E + _ROUNDER
+    for j in range(len(values)):
+        n = power[j] - _ROUNDER
+        r = (values[j] - n * _LN2_HIGH) - n * _LN2_LOW
+        p = _EXP_6
+        p = p * r + _EXP_5
+        p = p * r + _EXP_4
+        p = p * r + _EXP_3
+        p = p * r + _EXP_2
+        p = p * r + _EXP_1
+        values[j] = p * r * r + r + _ONE
+    for j in range(len(values)):
+        power_bits[j] = (power_bits[j] << 23) + _ONE_BITS
+    for j in range(len(values)):
+        values[j] *= power[j]
+
+
+@_compiled
+def _activate(values: np.ndarray, use_tanh: bool, power: np.ndarray) -> None:
+    """Apply the activation to float32 ``values`` in place; NaN stays."""
+    # Comparisons are this way round so that NaN is passed on.
+    if not use_tanh:
+        for j in range(len(values)):
+            values[j] = _ZERO if values[j] < _ZERO else values[j]
+        return
+    for j in range(len(values)):
+        x = _TWO * values[j]
+        x = -_TANH_END if x < -_TANH_END else x
+        values[j] = _TANH_END if x > _TANH_END else x
+    _exponentiate(values, power)
+    for j in range(len(values)):
+        values[j] = (values[j] - _ONE) / (values[j] + _ONE)
+
+
 @_compiled_sum
 def _product(values: np.ndarray) -> float:
     """The product of all values, taken in any order so that it runs on vector registers."""
@@ -198,18 +330,18 @@ def _product(values: np.ndarray) -> float:
 
 @_compiled
 def data_loss(problem: Problem, parameters: np.ndarray) -> float:
-    """Mean cross-entropy over the whole data set; not finite if the network has diverged.
+    """Mean loss over the whole data set; not finite if the network has diverged.
 
-    Samples are the fast axis, so that every loop beside the products runs on vector registers.
+    Samples are the fast axis, so that every loop runs on vector registers.
     """
-    sizes, _, targets, blocks = problem
+    sizes, _, targets, blocks, use_tanh, squared = problem
     layers = len(sizes) - 1
+    classes = sizes[layers]
     samples = len(targets)
-    buffers = np.empty((2, sizes[1:].max(), BLOCK), np.float32)
+    buffers = np.empty((2, sizes[1:].max() * BLOCK), np.float32)
+    power = np.empty(sizes[1:].max() * BLOCK, np.float32)
     top = np.empty(BLOCK, np.float32)
     below_top = np.empty(BLOCK, np.float32)
-    power = np.empty(BLOCK, np.float32)
-    power_bits = power.view(np.int32)
     sums = np.empty(BLOCK, np.float64)
     total = 0.0
     for block in range(len(blocks)):
@@ -219,58 +351,47 @@ def data_loss(problem: Problem, parameters: np.ndarray) -> float:
             inner, outer = sizes[layer], sizes[layer + 1]
             weight = parameters[offset : offset + outer * inner].reshape((outer, inner))
             offset += outer * inner
-            output = buffers[layer % 2][:outer]
-            np.dot(weight, signal, output)
+            flat = buffers[layer % 2][: outer * BLOCK]
+            output = flat.reshape((outer, BLOCK))
             for unit in range(outer):
                 bias = parameters[offset + unit]
                 row = output[unit]
-                if layer == layers - 1:
-                    for j in range(BLOCK):
-                        row[j] += bias
-                else:
-                    for j in range(BLOCK):
-                        value = row[j] + bias
-                        # The comparison is this way round so that NaN is passed on.
-                        row[j] = _ZERO if value < _ZERO else value
+                for j in range(BLOCK):
+                    row[j] = bias
             offset += outer
+            _add_block_product(weight, signal, output)
+            if layer < layers - 1:
+                _activate(flat, use_tanh, power)
             signal = output
-
-        for j in range(BLOCK):
-            top[j] = signal[0, j]
-            sums[j] = 0.0
-        for label in range(1, sizes[layers]):
-            row = signal[label]
-            for j in range(BLOCK):
-                top[j] = row[j] if row[j] > top[j] else top[j]
-        for label in range(sizes[layers]):
-            row = signal[label]
-            # exp(x) = 2^n · e^r, |r| <= ln(2)/2, e^r by a polynomial (as Cephes' expf, 2 ulp).
-            for j in range(BLOCK):
-                x = row[j] - top[j]
-                x = _LOWEST if x < _LOWEST else x
-                below_top[j] = x
-                power[j] = x * _LOG2_E + _ROUNDER
-            for j in range(BLOCK):
-                n = power[j] - _ROUNDER
-                r = (below_top[j] - n * _LN2_HIGH) - n * _LN2_LOW
-                p = _EXP_6
-                p = p * r + _EXP_5
-                p = p * r + _EXP_4
-                p = p * r + _EXP_3
-                p = p * r + _EXP_2
-                p = p * r + _EXP_1
-                below_top[j] = p * r * r + r + _ONE
-            for j in range(BLOCK):
-                power_bits[j] = (power_bits[j] << 23) + _ONE_BITS
-            for j in range(BLOCK):
-                sums[j] += np.float64(below_top[j] * power[j])
 
         first = block * BLOCK
         used = min(BLOCK, samples - first)
+        if squared:
+            for label in range(classes):
+                for j in range(used):
+                    error = np.float64(signal[label, j]) - (label == targets[first + j])
+                    total += error * error / classes
+            continue
+        for j in range(BLOCK):
+            top[j] = signal[0, j]
+            sums[j] = 0.0
+        for label in range(1, classes):
+            row = signal[label]
+            for j in range(BLOCK):
+                top[j] = row[j] if row[j] > top[j] else top[j]
+        for label in range(classes):
+            row = signal[label]
+            for j in range(BLOCK):
+                x = row[j] - top[j]
+                below_top[j] = _LOWEST if x < _LOWEST else x
+            _exponentiate(below_top, power)
+            for j in range(BLOCK):
+                sums[j] += np.float64(below_top[j])
         for j in range(used):
             total += np.float64(top[j]) - np.float64(signal[targets[first + j], j])
-        # One logarithm a block: 64 sums, each within 1..classes, cannot overflow float64.
-        total += math.log(_product(sums[:used]))
+        # One logarithm for 64 sums, each within 1..classes, whose product cannot leave float64.
+        for start in range(0, used, 64):
+            total += math.log(_product(sums[start : min(start + 64, used)]))
     return total / samples
 
 
@@ -306,11 +427,17 @@ def draw_batch(state: np.ndarray, order: np.ndarray, used: int, batch: np.ndarra
 def sgd_step(
     problem: Problem, parameters: np.ndarray, batch: np.ndarray, learning_rate: np.float32
 ) -> None:
-    """One step of plain SGD on ``parameters``, in place, for the samples of ``batch``."""
-    sizes, rows, targets, _ = problem
+    """One step of plain SGD on ``parameters``, in place, for the samples of ``batch``.
+
+    Units are the fast axis here: a mini-batch may be narrower than a vector register.
+    """
+    sizes, rows, targets, _, use_tanh, squared = problem
     layers = len(sizes) - 1
     size = len(batch)
     activations = np.empty(size * sizes.sum(), np.float32)
+    power = np.empty(size * sizes.max(), np.float32)
+    # Matrices laid out the other way round, one after another.
+    turned = np.empty(sizes.max() * max(size, sizes.max()), np.float32)
     for i in range(size):
         row = rows[batch[i]]
         for feature in range(len(row)):
@@ -322,59 +449,72 @@ def sgd_step(
         weight = parameters[offset : offset + outer * inner].reshape((outer, inner))
         bias = parameters[offset + outer * inner : offset + outer * inner + outer]
         offset += outer * inner + outer
+        weight_by_input = turned[: inner * outer].reshape((inner, outer))
+        for unit in range(outer):
+            for below_unit in range(inner):
+                weight_by_input[below_unit, unit] = weight[unit, below_unit]
         signal = activations[at : at + size * inner].reshape((size, inner))
         at += size * inner
-        output = activations[at : at + size * outer].reshape((size, outer))
-        np.dot(signal, weight.T, output)
+        flat = activations[at : at + size * outer]
+        output = flat.reshape((size, outer))
         for i in range(size):
             row = output[i]
-            if layer == layers - 1:
-                for unit in range(outer):
-                    row[unit] += bias[unit]
-            else:
-                for unit in range(outer):
-                    value = row[unit] + bias[unit]
-                    row[unit] = _ZERO if value < _ZERO else value
+            for unit in range(outer):
+                row[unit] = bias[unit]
+        _add_product(signal, weight_by_input, output)
+        if layer < layers - 1:
+            _activate(flat, use_tanh, power[: size * outer])
 
-    # The gradient at the logits: (softmax - one-hot) / batch size.
+    # The gradient at the outputs, times minus the learning rate.
     classes = sizes[layers]
     deltas = np.empty((2, size * sizes[1:].max()), np.float32)
     delta = deltas[layers % 2][: size * classes].reshape((size, classes))
-    share = _ONE / np.float32(size)
+    step = learning_rate / np.float32(size)
+    if squared:
+        step *= _TWO / np.float32(classes)
     for i in range(size):
         row = activations[at + i * classes : at + (i + 1) * classes]
-        top = row.max()
-        normaliser = _ZERO
-        for label in range(classes):
-            delta[i, label] = math.exp(row[label] - top)
-            normaliser += delta[i, label]
-        for label in range(classes):
-            delta[i, label] *= share / normaliser
-        delta[i, targets[batch[i]]] -= share
+        if squared:
+            for label in range(classes):
+                delta[i, label] = -step * row[label]
+        else:
+            top = row.max()
+            normaliser = _ZERO
+            for label in range(classes):
+                delta[i, label] = math.exp(row[label] - top)
+                normaliser += delta[i, label]
+            for label in range(classes):
+                delta[i, label] *= -step / normaliser
+        delta[i, targets[batch[i]]] += step
 
-    gradients = np.empty((sizes[1:] * sizes[:-1]).max(), np.float32)
     for layer in range(layers - 1, -1, -1):
         inner, outer = sizes[layer], sizes[layer + 1]
         offset -= outer * inner + outer
-        weights = parameters[offset : offset + outer * inner]
+        weight = parameters[offset : offset + outer * inner].reshape((outer, inner))
         bias = parameters[offset + outer * inner : offset + outer * inner + outer]
         at -= size * inner
         signal = activations[at : at + size * inner].reshape((size, inner))
         delta = deltas[(layer + 1) % 2][: size * outer].reshape((size, outer))
         if layer > 0:
             below = deltas[layer % 2][: size * inner].reshape((size, inner))
-            np.dot(delta, weights.reshape((outer, inner)), below)
+            for i in range(size):
+                row = below[i]
+                for unit in range(inner):
+                    row[unit] = _ZERO
+            _add_product(delta, weight, below)
             for i in range(size):
                 for unit in range(inner):
-                    below[i, unit] = _ZERO if signal[i, unit] <= _ZERO else below[i, unit]
-        gradient = gradients[: outer * inner]
-        np.dot(delta.T, signal, gradient.reshape((outer, inner)))
-        for k in range(outer * inner):
-            weights[k] -= learning_rate * gradient[k]
+                    s = signal[i, unit]
+                    if use_tanh:
+                        below[i, unit] *= _ONE - s * s
+                    elif s <= _ZERO:
+                        below[i, unit] = _ZERO
+        by_unit = turned[: outer * size].reshape((outer, size))
         for i in range(size):
-            row = delta[i]
             for unit in range(outer):
-                bias[unit] -= learning_rate * row[unit]
+                by_unit[unit, i] = delta[i, unit]
+                bias[unit] += delta[i, unit]
+        _add_product(by_unit, signal, weight)
 
 
 @_compiled
@@ -481,17 +621,16 @@ def descend(
     """
     reached = parameters.astype(np.float32)
     losses = np.empty(max_iterations + 1)
-    with threadpool_limits(1, "blas"):
-        iterations, met = _descend(
-            problem,
-            reached,
-            np.uint64(key),
-            np.float32(learning_rate),
-            min(batch_size, len(problem.targets)),
-            float(tolerance),
-            patience,
-            losses,
-        )
+    iterations, met = _descend(
+        problem,
+        reached,
+        np.uint64(key),
+        np.float32(learning_rate),
+        min(batch_size, len(problem.targets)),
+        float(tolerance),
+        patience,
+        losses,
+    )
     if not math.isfinite(losses[iterations]):
         raise ValueError(
             f"the loss is not finite at iteration {iterations} of the way to the minimum; "
@@ -555,7 +694,7 @@ def escape_times(
             check_every,
         )
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         results = pool.map(run, keys.astype(np.uint64))
         outcomes = list(track(results, "replicas", total=len(keys)))
     iterations, escaped, final_loss = (np.array(column) for column in zip(*outcomes, strict=True))
@@ -575,6 +714,7 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
 
     By Lanczos on exact Hessian-vector products; the kinks of ReLU have no curvature.
     """
+    # Not at the top: the jobs that simulate escapes are many, short, and do without SciPy.
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     point = _Linearisation(problem, parameters)
@@ -586,25 +726,57 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
     return np.sort(found)[::-1]
 
 
+def loss_curvature(problem: Problem, parameters: np.ndarray) -> np.ndarray:
+    """The diagonal of the Hessian of the full-data loss, (parameters,), by exact products."""
+    point = _Linearisation(problem, parameters)
+    direction = np.zeros(len(parameters))
+    diagonal = np.empty(len(parameters))
+    for index in range(len(parameters)):
+        direction[index] = 1
+        diagonal[index] = point.hessian_product(direction)[index]
+        direction[index] = 0
+    return diagonal
+
+
 class _Linearisation:
     """The network's activations and derivatives at one point, over the whole data set."""
 
     def __init__(self, problem: Problem, parameters: np.ndarray) -> None:
-        self.sizes = problem.sizes
+        self.sizes, self.squared = problem.sizes, problem.squared
         self.layers = layers_of(parameters.astype(np.float64), problem.sizes)
         self.signals = [problem.rows.astype(np.float64)]
+        # Of each hidden layer: the activation's first derivative and its second.
+        self.slopes: list[np.ndarray] = []
+        self.bends: list[np.ndarray] = []
         for weight, bias in self.layers[:-1]:
-            self.signals.append(np.maximum(self.signals[-1] @ weight.T + bias, 0))
+            raw = self.signals[-1] @ weight.T + bias
+            if problem.use_tanh:
+                signal = np.tanh(raw)
+                slope = 1 - signal**2
+                bend = -2 * signal * slope
+            else:
+                signal = np.maximum(raw, 0)
+                slope = (raw > 0).astype(np.float64)
+                bend = np.zeros_like(raw)
+            self.signals.append(signal)
+            self.slopes.append(slope)
+            self.bends.append(bend)
         weight, bias = self.layers[-1]
-        logits = self.signals[-1] @ weight.T + bias
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        self.probabilities = powers / powers.sum(axis=1, keepdims=True)
-        samples = len(problem.targets)
-        errors = self.probabilities.copy()
+        outputs = self.signals[-1] @ weight.T + bias
+        samples, classes = outputs.shape
+        if self.squared:
+            errors = outputs
+        else:
+            powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            errors = powers / powers.sum(axis=1, keepdims=True)
+            self.probabilities = errors.copy()
         errors[np.arange(samples), problem.targets] -= 1
-        self.deltas = [errors / samples]
-        for (weight, _), signal in zip(self.layers[:0:-1], self.signals[:0:-1], strict=True):
-            self.deltas.insert(0, (self.deltas[0] @ weight) * (signal > 0))
+        self.share = 2 / (samples * classes) if self.squared else 1 / samples
+        self.deltas = [errors * self.share]
+        self.pulls: list[np.ndarray] = []  # the loss's derivative by each hidden layer's signal
+        for (weight, _), slope in zip(self.layers[:0:-1], self.slopes[::-1], strict=True):
+            self.pulls.insert(0, self.deltas[0] @ weight)
+            self.deltas.insert(0, self.pulls[0] * slope)
 
     def gradient(self) -> np.ndarray:
         """(parameters,)"""
@@ -617,21 +789,26 @@ class _Linearisation:
         """The derivative of the gradient along ``direction`` (Pearlmutter 1994), (parameters,)."""
         moves = layers_of(direction.ravel(), self.sizes)
         signal_moves = [np.zeros_like(self.signals[0])]
+        raw_moves = []
         for index, ((weight, _), (weight_move, bias_move)) in enumerate(
             zip(self.layers, moves, strict=True)
         ):
             move = signal_moves[-1] @ weight.T + self.signals[index] @ weight_move.T + bias_move
+            raw_moves.append(move)
             if index < len(self.layers) - 1:
-                signal_moves.append(move * (self.signals[index + 1] > 0))
-        centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
-        delta_move = self.probabilities * centred / len(move)
+                signal_moves.append(move * self.slopes[index])
+        if self.squared:
+            delta_move = move * self.share
+        else:
+            centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
+            delta_move = self.probabilities * centred * self.share
         parts: list[np.ndarray] = []
         for index in range(len(self.layers) - 1, -1, -1):
             signal, delta = self.signals[index], self.deltas[index]
             weight_part = delta_move.T @ signal + delta.T @ signal_moves[index]
             parts = [weight_part.ravel(), delta_move.sum(axis=0), *parts]
             if index > 0:
-                delta_move = (delta_move @ self.layers[index][0] + delta @ moves[index][0]) * (
-                    signal > 0
-                )
+                pull_move = delta_move @ self.layers[index][0] + delta @ moves[index][0]
+                delta_move = pull_move * self.slopes[index - 1]
+                delta_move += self.pulls[index - 1] * self.bends[index - 1] * raw_moves[index - 1]
         return np.concatenate(parts)

@@ -79,7 +79,6 @@ _SHAPES = {
     "generalised_gaussian": "shape",
     "normal_inverse_gaussian": "steepness",
 }
-_LOG_DENSITY, _DISTRIBUTION = 0, 1
 _BLOCK_VALUES = 1 << 17  # values that a thread looks at in one go: 1 MB
 
 _Array = NDArray[np.float64]
@@ -120,29 +119,42 @@ class Fit:
                 f"a fit of the law {self.__dict__.get('law')!r} has no {name!r}"
             ) from None
 
-    def logpdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
+    def logpdf(self, x: ArrayLike, *, threads: int = 1) -> _Array:
         """ln of each row's fitted density at its points ``x`` (P, K); NaN without a fit."""
-        return self._evaluate(_LOG_DENSITY, x, threads)
-
-    def cdf(self, x: ArrayLike, *, threads: int | None = None) -> _Array:
-        """Each row's fitted distribution function at its points ``x`` (P, K), to 1e-7."""
-        return self._evaluate(_DISTRIBUTION, x, threads)
-
-    def _evaluate(self, kind: int, x: ArrayLike, threads: int | None) -> _Array:
         points = _matrix(x, "x")
+        return self._evaluate(kernels.LOG_DENSITY, points, points.shape, threads)
+
+    def cdf(self, x: ArrayLike, *, threads: int = 1) -> _Array:
+        """Each row's fitted distribution function at its points ``x`` (P, K), to 1e-7."""
+        points = _matrix(x, "x")
+        return self._evaluate(kernels.DISTRIBUTION, points, points.shape, threads)
+
+    def kolmogorov_smirnov(self, ordered: ArrayLike, *, threads: int = 1) -> _Array:
+        """Largest distance between the empirical and the fitted distribution function, (P,).
+
+        Args:
+            ordered: values in increasing order, NaN (not in use) last, (P, M).
+            threads: how many to use.
+        """
+        values = _matrix(ordered, "ordered")
+        return self._evaluate(kernels.DISTANCE, values, (len(values), 1), threads)[:, 0]
+
+    def _evaluate(
+        self, kind: int, points: NDArray[np.generic], shape: tuple[int, ...], threads: int
+    ) -> _Array:
         scale = self.parameters["scale"]
         if len(points) != len(scale):
             raise ValueError(
                 f"x has {len(points)} rows, the fit has {len(scale)}: give one row a fit"
             )
-        shape = self.parameters[_SHAPES[self.law]] if self.law in _SHAPES else np.ones_like(scale)
+        form = self.parameters[_SHAPES[self.law]] if self.law in _SHAPES else np.ones_like(scale)
         location = self.parameters["location"]
         code, tables = _CODES[self.law], stable.tables()
-        out = np.empty(points.shape)
+        out = np.empty(shape)
 
         def evaluate(block: _Array, rows: slice) -> None:
             kernels.law_rows(
-                code, kind, block, shape[rows], scale[rows], location[rows], tables, out[rows]
+                code, kind, block, form[rows], scale[rows], location[rows], tables, out[rows]
             )
 
         _in_blocks(points, evaluate, threads)

@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn import functional
 
-from sgnoise import seeds, store
+from sgnoise import gradient_kernels, seeds, store
+from sgnoise.gradient_recorder import Recorder, SampledTensor
 
 logger = logging.getLogger("sgnoise")
 
@@ -37,8 +34,8 @@ STRATA = ("uniform", "per_layer")
 _TOLERANCE = 1e-2
 # Gradients this small beside the largest are rounding errors, in autograd as well.
 _FLOOR = 1e-5
-# Numbers held at once when products are formed on a GPU.
-_CHUNK_NUMBERS = 2**26
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,8 @@ def mini_batch_gradients(
 ) -> torch.Tensor:
     """The gradient of the loss of each mini-batch, over reshuffled passes through the data.
 
-    Each pass leaves out the last, incomplete mini-batch. The network runs in evaluation mode.
+    The network runs in evaluation mode. Of losses nothing is asked: they may compare the samples of
+    a mini-batch with each other.
 
     Args:
         model: any network.
@@ -176,27 +174,62 @@ def mini_batch_gradients(
     Raises:
         ValueError: more samples in a mini-batch than there are.
     """
-    samples = len(targets)
+    engine = MiniBatchGradients(model, loss, sample, batch_statistics=batch_statistics)
+    rows = []
+    for chosen in mini_batches_of_passes(len(targets), batch_size, passes=passes, seed=seed):
+        batch = torch.from_numpy(chosen).to(inputs.device)
+        rows.append(engine(inputs[batch], targets[batch]))
+    return torch.stack(rows)
+
+
+def mini_batches_of_passes(
+    samples: int, batch_size: int, *, passes: int, seed: int
+) -> Iterator[np.ndarray]:
+    """The numbers of the samples of each mini-batch, (batch_size,).
+
+    Each pass through the data reshuffles it and leaves out the last, incomplete mini-batch.
+
+    Raises:
+        ValueError: more samples in a mini-batch than there are.
+    """
     if not 1 <= batch_size <= samples:
         raise ValueError(f"batch_size is {batch_size}; there are {samples} samples")
-    tensors, position = _sampled_tensors(model, sample)
-    rows: list[torch.Tensor] = []
-    with (
-        _prepared(model, batch_statistics=batch_statistics),
-        _differentiable([tensor.parameter for tensor in tensors]),
-    ):
-        for number in range(passes):
-            order = torch.from_numpy(seeds.generator(seed, "pass", number).permutation(samples))
-            for chosen in order.to(inputs.device).split(batch_size):
-                if len(chosen) == batch_size:
-                    row = torch.zeros(
-                        tensors[-1].rows.stop,
-                        dtype=tensors[0].parameter.dtype,
-                        device=inputs.device,
-                    )
-                    _fill_autograd(loss(model(inputs[chosen]), targets[chosen]), tensors, row)
-                    rows.append(row)
-    return torch.stack(rows)[:, position.to(inputs.device)]
+    in_a_pass = samples // batch_size
+    for number in range(passes):
+        order = seeds.generator(seed, "pass", number).permutation(samples)
+        yield from order[: in_a_pass * batch_size].reshape(in_a_pass, batch_size)
+
+
+class MiniBatchGradients:
+    """``mini_batch_gradients`` for one mini-batch after another.
+
+    Args:
+        model: as in ``mini_batch_gradients``.
+        loss: as in ``mini_batch_gradients``.
+        sample: as in ``mini_batch_gradients``.
+        batch_statistics: as in ``mini_batch_gradients``.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, sample: ParameterSample, *, batch_statistics: bool
+    ) -> None:
+        self._model = model
+        self._loss = loss
+        self._tensors, self._position = _sampled_tensors(model, sample)
+        self._batch_statistics = batch_statistics
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The gradient (parameters,) of one mini-batch."""
+        parameters = [tensor.parameter for tensor in self._tensors]
+        count = self._tensors[-1].rows.stop
+        row = torch.zeros(count, dtype=parameters[0].dtype, device=inputs.device)
+        with (
+            _prepared(self._model, batch_statistics=self._batch_statistics),
+            _differentiable(parameters),
+        ):
+            value = self._loss(self._model(inputs), targets)
+            _fill_autograd(value, self._tensors, row)
+        return row[self._position.to(row.device)]
 
 
 class PerSampleGradients:
@@ -223,11 +256,7 @@ class PerSampleGradients:
         self._loss = loss
         self._tensors, self._position = _sampled_tensors(model, sample)
         self._checked = False
-        self._fallback: set[str] = set()
-        for tensor in self._tensors:
-            for use in tensor.uses:
-                if type(use.module) not in _RULES:
-                    self._fall_back(tensor, f"no rule for {type(use.module).__name__}")
+        self._fallback: dict[str, SampledTensor] = {}
 
     @property
     def fallback(self) -> set[str]:
@@ -237,11 +266,14 @@ class PerSampleGradients:
     def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradients (parameters, samples) of one batch."""
         inputs = inputs.detach()
+        if inputs.ndim == 4:
+            # Convolutions are faster in this order; the numbers do not change.
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         count = self._tensors[-1].rows.stop
-        rows = torch.zeros(count, len(targets), dtype=self._dtype, device=inputs.device)
+        dtype = self._tensors[0].parameter.dtype
+        rows = torch.zeros(count, len(targets), dtype=dtype, device=inputs.device)
         with _prepared(self._model):
-            while not self._pass_through_activations(inputs, targets, rows):
-                rows.zero_()
+            self._pass_through_activations(inputs, targets, rows)
             if not self._checked:
                 self._check(inputs, targets, rows)
                 self._checked = True
@@ -249,70 +281,27 @@ class PerSampleGradients:
                 self._transform(inputs, targets, rows)
         return rows[self._position.to(rows.device)]
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._tensors[0].parameter.dtype
+    def _known(self) -> list[SampledTensor]:
+        """The tensors whose gradients come from the pass through the activations."""
+        return [tensor for tensor in self._tensors if tensor.name not in self._fallback]
 
-    def _fall_back(self, tensor: _Tensor, reason: str) -> None:
+    def _fall_back(self, tensor: SampledTensor, reason: str) -> None:
         if tensor.name not in self._fallback:
             logger.warning("%s: differentiated by vmap(grad), slower: %s", tensor.name, reason)
-            self._fallback.add(tensor.name)
+            self._fallback[tensor.name] = tensor
 
     def _pass_through_activations(
         self, inputs: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor
-    ) -> bool:
-        """Add all that the rules give to ``rows``; False if a layer turned out to have no rule."""
-        by_module: dict[nn.Module, list[tuple[_Tensor, _Use]]] = {}
-        for tensor in self._tensors:
-            if tensor.name not in self._fallback:
-                for use in tensor.uses:
-                    by_module.setdefault(use.module, []).append((tensor, use))
-        # The graph of the backward pass starts where a sampled layer first returns something.
-        anchor = torch.zeros((), dtype=self._dtype, device=inputs.device, requires_grad=True)
-
-        def capture(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-        ) -> torch.Tensor:
-            received = args[0] if args else kwargs["input"]
-            if len(received) != len(inputs) or len(output) != len(inputs):
-                raise _NotBySampleError(module)
-            if not output.requires_grad:
-                output = output + anchor
-            # Popped when used, so that an activation is freed as the backward pass leaves it.
-            held = [(received, received._version)]
-
-            def collect(gradient: torch.Tensor) -> None:
-                received, version = held.pop()
-                for tensor, use in by_module[module]:
-                    if received._version != version and use.tensor_name != "bias":
-                        raise ValueError(
-                            f"{tensor.name}: the input of its layer is changed in place later on"
-                        )
-                    rule = _RULES[type(module)]
-                    rule(use, tensor.offsets, received.detach(), gradient, rows[tensor.rows])
-
-            if output.requires_grad:
-                output.register_hook(collect)
-            return output
-
-        hooks = [module.register_forward_hook(capture, with_kwargs=True) for module in by_module]
-        try:
+    ) -> None:
+        """Add all that the rules give to ``rows``."""
+        with Recorder(self._known(), rows, self._fall_back):
             outputs = self._model(inputs)
-        except _NotBySampleError as error:
-            for tensor, use in by_module[error.module]:
-                name = type(use.module).__name__
-                self._fall_back(tensor, f"{name} whose first dimension is not that of the samples")
-            return False
-        finally:
-            for hook in hooks:
-                hook.remove()
         value = self._loss(outputs, targets)
         if not self._checked:
             self._check_mean(outputs, targets, value)
         total = value.sum() if value.ndim else value * len(targets)
         if total.requires_grad:
             total.backward()
-        return True
 
     def _check_mean(self, outputs: Any, targets: torch.Tensor, value: torch.Tensor) -> None:
         """Raise a ValueError if the loss of a batch is not the mean over its halves."""
@@ -336,31 +325,33 @@ class PerSampleGradients:
     def _check(self, inputs: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> None:
         """Compare two samples with autograd; what differs is left to ``torch.func``.
 
-        This finds weights that are used other than through their own layer, and layers whose first
-        dimension has the right size but is not that of the samples.
+        This finds weights that are used where no function of torch sees them, and activations whose
+        first dimension has the right size but is not that of the samples.
         """
+        tensors = self._known()
+        if not tensors:
+            return
         largest = int(rows.square().sum(dim=0).argmax())
         chosen = torch.tensor([0, largest], device=inputs.device)
-        tensors = [tensor for tensor in self._tensors if tensor.name not in self._fallback]
         with _differentiable([tensor.parameter for tensor in tensors]):
             value = self._loss(self._model(inputs[chosen]), targets[chosen]).mean()
             expected = torch.zeros_like(rows[:, 0])
             _fill_autograd(value, tensors, expected)
         found = rows[:, chosen].mean(dim=1)
         floor = _FLOOR * expected.abs().max()
-        wrong: set[nn.Module] = set()
+        wrong: set[str] = set()
         for tensor in tensors:
             true = expected[tensor.rows]
             error = (found[tensor.rows] - true).abs().max()
-            if error > _TOLERANCE * true.abs().max() + floor:
-                wrong.update(use.module for use in tensor.uses)
+            if not error <= _TOLERANCE * true.abs().max() + floor:
+                wrong.add(tensor.layer)
         for tensor in tensors:
-            if any(use.module in wrong for use in tensor.uses):
+            if tensor.layer in wrong:
                 self._fall_back(tensor, "its layer is used in a way that the rules do not know")
 
     def _transform(self, inputs: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> None:
         """Fill in the rows of the tensors that have no rule."""
-        tensors = [tensor for tensor in self._tensors if tensor.name in self._fallback]
+        tensors = list(self._fallback.values())
 
         def sample_loss(
             weights: dict[str, torch.Tensor], sample: torch.Tensor, target: torch.Tensor
@@ -371,7 +362,7 @@ class PerSampleGradients:
         weights = {tensor.name: tensor.parameter.detach() for tensor in tensors}
         largest = sum(weight.numel() for weight in weights.values())
         gradients = torch.func.vmap(torch.func.grad(sample_loss), in_dims=(None, 0, 0))
-        step = max(1, _CHUNK_NUMBERS // largest)
+        step = max(1, gradient_kernels.CHUNK_NUMBERS // largest)
         for first in range(0, len(targets), step):
             part = slice(first, first + step)
             found = gradients(weights, inputs[part], targets[part])
@@ -380,46 +371,12 @@ class PerSampleGradients:
                 rows[tensor.rows, part] = found[tensor.name].flatten(1)[:, offsets].T
 
 
-class _NotBySampleError(Exception):
-    """A layer whose inputs or outputs do not have the samples as their first dimension."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-
 class _Layer(NamedTuple):
     """A module that owns weights."""
 
     name: str
     type_name: str
     tensors: dict[str, nn.Parameter]
-
-
-class _Use(NamedTuple):
-    """A place where a tensor of weights is used."""
-
-    module: nn.Module
-    tensor_name: str
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """The sampled weights of one tensor, each of them once.
-
-    Attributes:
-        name: in ``model.named_parameters()``.
-        parameter: the tensor.
-        uses: the modules that own it; more than one if it is shared.
-        offsets: of the weights, sorted, int64.
-        rows: their places among all distinct sampled weights.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    uses: list[_Use]
-    offsets: np.ndarray
-    rows: slice
 
 
 def _layers(model: nn.Module) -> list[_Layer]:
@@ -466,12 +423,8 @@ def _located(
 
 def _sampled_tensors(
     model: nn.Module, sample: ParameterSample
-) -> tuple[list[_Tensor], torch.Tensor]:
+) -> tuple[list[SampledTensor], torch.Tensor]:
     """The sampled weights by tensor, and the row of each sampled weight among the distinct ones."""
-    uses: dict[int, list[_Use]] = {}
-    for module in model.modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            uses.setdefault(id(parameter), []).append(_Use(module, key))
     parameters = dict(model.named_parameters())
     names = pd.Series(sample.names)
     offsets = sample.frame["offset"].to_numpy()
@@ -487,7 +440,7 @@ def _sampled_tensors(
         parameter = parameters[str(name)]
         if distinct[-1] >= parameter.numel():
             raise ValueError(f"{name!r} has {parameter.numel()} weights; the sample has more")
-        tensors.append(_Tensor(str(name), parameter, uses[id(parameter)], distinct, rows))
+        tensors.append(SampledTensor(str(name), parameter, distinct, rows))
         start = rows.stop
     if not tensors:
         raise ValueError("the sample of parameters is empty")
@@ -527,304 +480,10 @@ def _differentiable(parameters: list[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _fill_autograd(value: torch.Tensor, tensors: list[_Tensor], row: torch.Tensor) -> None:
+def _fill_autograd(value: torch.Tensor, tensors: list[SampledTensor], row: torch.Tensor) -> None:
     """Write the gradient of ``value`` with respect to each distinct sampled weight to ``row``."""
     found = torch.autograd.grad(value, [tensor.parameter for tensor in tensors], allow_unused=True)
     for tensor, gradient in zip(tensors, found, strict=True):
         if gradient is not None:
             offsets = torch.from_numpy(tensor.offsets).to(row.device)
             row[tensor.rows] = gradient.reshape(-1)[offsets]
-
-
-# Rules: each adds, for the weights of one tensor at these offsets, the gradient of every sample.
-# Arguments: the use, the offsets (k,), what the layer received, the gradient of what it returned,
-# and the rows (k, samples) to add to.
-
-
-def _linear(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    g = g.reshape(len(g), -1, g.shape[-1]).transpose(1, 2)
-    if use.tensor_name == "bias":
-        _add_sums(rows, g, offsets)
-        return
-    x = x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
-    outputs, inputs = np.divmod(offsets, x.shape[1])
-    _add_products(rows, x, g, inputs, outputs)
-
-
-def _convolution(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    module: Any = use.module
-    if use.tensor_name == "bias":
-        _add_sums(rows, g.flatten(2), offsets)
-        return
-    geometry: tuple[Any, ...] = (module.stride, module.padding, module.dilation)
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-        geometry = (module.stride, (0,) * len(module.stride), module.dilation)
-    shape = module.weight.shape
-    if x.ndim == 3:
-        x, g = x[:, :, None], g[:, :, None]
-        shape = (*shape[:2], 1, shape[2])
-        geometry = tuple(
-            (neutral, *size) for neutral, size in zip((1, 0, 1), geometry, strict=True)
-        )
-    outputs, inputs, down, right = np.unravel_index(offsets, shape)
-    group = outputs // (shape[0] // module.groups)
-    _add_convolutions(rows, x, g, group * shape[1] + inputs, outputs, down, right, geometry)
-
-
-def _batch_norm(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    module: Any = use.module
-    g = g.reshape(*g.shape[:2], -1)
-    if use.tensor_name == "bias":
-        _add_sums(rows, g, offsets)
-        return
-    scale = (module.running_var + module.eps).rsqrt()
-    _add_products(
-        rows, x.reshape(g.shape), g, offsets, offsets, shift=module.running_mean, scale=scale
-    )
-
-
-def _layer_norm(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    module: Any = use.module
-    size = int(np.prod(module.normalized_shape))
-    g = g.reshape(len(g), -1, size).transpose(1, 2)
-    if use.tensor_name == "bias":
-        _add_sums(rows, g, offsets)
-        return
-    if isinstance(module, nn.RMSNorm):
-        normal = functional.rms_norm(x, module.normalized_shape, eps=module.eps)
-    else:
-        normal = functional.layer_norm(x, module.normalized_shape, eps=module.eps)
-    normal = normal.reshape(len(g), -1, size).transpose(1, 2)
-    _add_products(rows, normal, g, offsets, offsets)
-
-
-def _group_norm(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    module: Any = use.module
-    g = g.reshape(*g.shape[:2], -1)
-    if use.tensor_name == "bias":
-        _add_sums(rows, g, offsets)
-        return
-    normal = functional.group_norm(x, module.num_groups, eps=module.eps)
-    _add_products(rows, normal.reshape(g.shape), g, offsets, offsets)
-
-
-def _embedding(
-    use: _Use, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor, rows: torch.Tensor
-) -> None:
-    module: Any = use.module
-    x = x.reshape(len(x), -1)
-    g = g.reshape(len(g), x.shape[1], -1).transpose(1, 2)
-    entries, features = np.divmod(offsets, g.shape[1])
-    # Most entries of a vocabulary do not occur in a batch.
-    wanted = np.unique(entries)
-    wanted = wanted[np.isin(wanted, x.unique().cpu().numpy()) & (wanted != module.padding_idx)]
-    step = max(1, _CHUNK_NUMBERS // x.numel())
-    for first in range(0, len(wanted), step):
-        present = wanted[first : first + step]
-        members = np.flatnonzero(np.isin(entries, present))
-        codes = torch.from_numpy(present).to(x.device)
-        occurs = (x[:, None, :] == codes[None, :, None]).to(g.dtype)
-        part = torch.zeros(len(members), len(x), dtype=rows.dtype, device=rows.device)
-        column = np.searchsorted(present, entries[members])
-        _add_products(part, occurs, g, column, features[members])
-        rows[torch.from_numpy(members).to(rows.device)] += part
-
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-_Rule = Callable[[_Use, np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor], None]
-
-# By exact type: a subclass may do something else.
-_RULES: dict[type[nn.Module], _Rule] = {
-    nn.Linear: _linear,
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _layer_norm,
-    nn.GroupNorm: _group_norm,
-    nn.Embedding: _embedding,
-}
-
-
-def _add_sums(rows: torch.Tensor, g: torch.Tensor, channels: np.ndarray) -> None:
-    """Add the sum over places p of g[s, channels[k], p] to rows[k, s]."""
-    rows += g.sum(dim=2)[:, torch.from_numpy(channels).to(g.device)].T
-
-
-def _add_products(
-    rows: torch.Tensor,
-    x: torch.Tensor,
-    g: torch.Tensor,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    *,
-    shift: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
-) -> None:
-    """Add scale[i] sum_p (x[s, i, p] - shift[i]) g[s, o, p] to rows[k, s], i and o of each k.
-
-    Args:
-        rows: (k, samples).
-        x: (samples, inputs, places).
-        g: (samples, outputs, places).
-        inputs: i of each k.
-        outputs: o of each k.
-        shift: (inputs,), 0 unless given.
-        scale: (inputs,), 1 unless given.
-    """
-    if shift is None:
-        shift = x.new_zeros(x.shape[1])
-    if scale is None:
-        scale = x.new_ones(x.shape[1])
-    if _has_kernels(rows, x, g):
-        arrays = [tensor.detach().numpy() for tensor in (rows, x, g, shift, scale)]
-        _over_samples(_products_kernel, len(x), *arrays, inputs, outputs)
-        return
-    step = max(1, _CHUNK_NUMBERS // (x.shape[0] * x.shape[2]))
-    for first in range(0, len(inputs), step):
-        part = slice(first, first + step)
-        i = torch.from_numpy(inputs[part]).to(x.device)
-        o = torch.from_numpy(outputs[part]).to(x.device)
-        centred = x[:, i] - shift[i][:, None]
-        rows[part] += (centred * g[:, o]).sum(dim=2).T * scale[i][:, None]
-
-
-def _add_convolutions(
-    rows: torch.Tensor,
-    x: torch.Tensor,
-    g: torch.Tensor,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    down: np.ndarray,
-    right: np.ndarray,
-    geometry: tuple[tuple[int, int], ...],
-) -> None:
-    """Add sum_pq x[s, i, p t + a d - m, q t + b d - m] g[s, o, p, q] to rows[k, s].
-
-    Args:
-        rows: (k, samples).
-        x: (samples, inputs, height, width); zero outside.
-        g: (samples, outputs, height, width).
-        inputs: i of each k.
-        outputs: o of each k.
-        down: a of each k.
-        right: b of each k.
-        geometry: stride t, padding m and dilation d, each of (height, width).
-    """
-    stride, padding, dilation = (tuple(map(int, size)) for size in geometry)
-    down = down * dilation[0]
-    right = right * dilation[1]
-    if _has_kernels(rows, x, g):
-        down, right = down - padding[0], right - padding[1]
-        top, bottom = _inside(down, stride[0], x.shape[2], g.shape[2])
-        left, end = _inside(right, stride[1], x.shape[3], g.shape[3])
-        plan = np.stack([inputs, outputs, down, right, top, bottom, left, end], axis=1)
-        arrays = (rows.numpy(), x.contiguous().numpy(), g.contiguous().numpy())
-        _over_samples(_convolutions_kernel, len(x), *arrays, plan, *stride)
-        return
-    x = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    reach = [(size - 1) * step + 1 for size, step in zip(g.shape[2:], stride, strict=True)]
-    for a, b in np.unique(np.stack([down, right], axis=1), axis=0):
-        members = np.flatnonzero((down == a) & (right == b))
-        # The input as the outputs see it through this one place of the kernel.
-        seen = x[:, :, a : a + reach[0] : stride[0], b : b + reach[1] : stride[1]].flatten(2)
-        part = torch.zeros(len(members), len(x), dtype=rows.dtype, device=rows.device)
-        _add_products(part, seen, g.flatten(2), inputs[members], outputs[members])
-        rows[torch.from_numpy(members).to(rows.device)] += part
-
-
-def _inside(
-    shift: np.ndarray, stride: int, size: int, outputs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last + 1 of the outputs p with 0 <= p * stride + shift < size."""
-    first = np.clip(-(shift // stride), 0, outputs)
-    return first, np.clip(-((shift - size) // stride), first, outputs)
-
-
-def _has_kernels(*tensors: torch.Tensor) -> bool:
-    kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    return kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)})
-
-
-def _over_samples(kernel: Callable[..., None], samples: int, *arguments: Any) -> None:
-    """Run a kernel on all samples, shared out over as many threads as torch may use."""
-    threads = min(torch.get_num_threads(), samples)
-    edges = np.linspace(0, samples, threads + 1).astype(int)
-    if threads == 1:
-        kernel(0, samples, *arguments)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for job in [
-            pool.submit(kernel, int(first), int(last), *arguments)
-            for first, last in pairwise(edges)
-        ]:
-            job.result()
-
-
-# Sums may be reordered, so that they vectorise; a NaN stays a NaN.
-_FAST = {"reassoc", "contract", "nsz"}
-
-
-@numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _products_kernel(
-    first: int,
-    last: int,
-    rows: np.ndarray,
-    x: np.ndarray,
-    g: np.ndarray,
-    shift: np.ndarray,
-    scale: np.ndarray,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-) -> None:
-    for s in range(first, last):
-        for k in range(len(inputs)):
-            received = x[s, inputs[k]]
-            gradient = g[s, outputs[k]]
-            total = rows.dtype.type(0)
-            for p in range(len(received)):
-                total += (received[p] - shift[inputs[k]]) * gradient[p]
-            rows[k, s] += total * scale[inputs[k]]
-
-
-@numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _convolutions_kernel(
-    first: int,
-    last: int,
-    rows: np.ndarray,
-    x: np.ndarray,
-    g: np.ndarray,
-    plan: np.ndarray,
-    stride_down: int,
-    stride_right: int,
-) -> None:
-    for s in range(first, last):
-        for k in range(len(plan)):
-            i, o, down, right, top, bottom, left, end = plan[k]
-            total = rows.dtype.type(0)
-            for p in range(top, bottom):
-                gradient = g[s, o, p, left:end]
-                row = x[s, i, p * stride_down + down]
-                if stride_right == 1:
-                    received = row[left + right : end + right]
-                    for q in range(len(gradient)):
-                        total += received[q] * gradient[q]
-                else:
-                    for q in range(len(gradient)):
-                        total += row[(left + q) * stride_right + right] * gradient[q]
-            rows[k, s] += total

@@ -46,6 +46,9 @@ KEEP_HIGH_ALL = 60 * PER_OCTAVE
 
 GAUSSIAN, LAPLACE, STABLE, STUDENT_T, GENERALISED_GAUSSIAN, NORMAL_INVERSE_GAUSSIAN = range(6)
 
+# What is asked of a law.
+LOG_DENSITY, DISTRIBUTION, DISTANCE = range(3)
+
 # What became of a row; ``fitting.FLAGS`` gives the names.
 OK, NOT_FINITE, ALL_ZERO, TOO_FEW, CONSTANT, ALPHA_BELOW_RANGE, SHAPE_AT_BOUND, NOT_CONVERGED = (
     range(8)
@@ -1407,9 +1410,82 @@ def _log_density_row(
         out[j] = out[j] - log_sigma if math.isfinite(x[j]) else -abs(x[j])
 
 
+@_inner
+def _distribution_at(
+    law: int,
+    d: float,
+    sigma: float,
+    form: float,
+    tables: Tables,
+    c: np.ndarray,
+    whole: bool,
+    basis: np.ndarray,
+    span: tuple[float, float, float, int],
+    nodes: np.ndarray,
+) -> float:
+    """Distribution function of one row's law at distance ``d`` from its location."""
+    if not math.isfinite(d):
+        upper = 0.0 * d if math.isnan(d) else 0.0
+    elif law == STABLE:
+        upper = _stable_at(abs(d) / sigma, form, np.int64(1), tables.tail, c, whole, basis)
+    else:
+        constant, start, step, n = span
+        upper = _survival(law, abs(d) / sigma, form, constant, start, step, n, nodes)
+    return 1.0 - upper if d > 0.0 else upper
+
+
+@_part
+def _distance(
+    law: int,
+    ordered: np.ndarray,
+    location: float,
+    sigma: float,
+    form: float,
+    tables: Tables,
+    c: np.ndarray,
+    whole: bool,
+    basis: np.ndarray,
+    span: tuple[float, float, float, int],
+    nodes: np.ndarray,
+) -> float:
+    """Largest distance of the distribution function from that of the values, NaN (last) left out.
+
+    Both functions rise, so between two values the distance cannot exceed what the two at the ends
+    allow: most values are never looked at, and the result is that of looking at all of them.
+    """
+    n = ordered.size
+    while n > 0 and math.isnan(ordered[n - 1]):
+        n -= 1
+    if n == 0:
+        return np.nan
+    largest = 0.0
+    # Intervals that are still to be halved: the ends, and the distribution function there.
+    left, right = np.empty(64, np.int64), np.empty(64, np.int64)
+    low, high = np.empty(64), np.empty(64)
+    left[0], right[0], low[0], high[0] = -1, n, 0.0, 1.0
+    waiting = 1
+    while waiting > 0:
+        waiting -= 1
+        i, j, f_i, f_j = left[waiting], right[waiting], low[waiting], high[waiting]
+        # The rounding of the law's table may let it fall by this much.
+        if max(j / n - f_i, f_j - (i + 1) / n) + 1e-7 <= largest or j - i < 2:
+            continue
+        k = (i + j) // 2
+        f_k = _distribution_at(
+            law, ordered[k] - location, sigma, form, tables, c, whole, basis, span, nodes
+        )
+        largest = max(largest, (k + 1) / n - f_k, f_k - k / n)
+        left[waiting], right[waiting], low[waiting], high[waiting] = i, k, f_i, f_k
+        waiting += 1
+        left[waiting], right[waiting], low[waiting], high[waiting] = k, j, f_k, f_j
+        waiting += 1
+    return largest
+
+
 @_part
 def _distribution_row(
     law: int,
+    kind: int,
     x: np.ndarray,
     location: float,
     sigma: float,
@@ -1420,24 +1496,23 @@ def _distribution_row(
     nodes: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Distribution function of one row's law at its points."""
-    columns = x.size
-    whole = columns >= 64
-    start, step, n, constant = 0.0, 0.0, 0, _log_constant(law, form)
+    """Distribution function of one row's law at its points, or its distance from theirs."""
+    whole = x.size >= 64
+    start, step, n = 0.0, 0.0, 0
+    constant = _log_constant(law, form)
     if law == STABLE:
         if whole:
             _contract_value(tables.tail, form, np.int64(0), tables.tail.shape[1], basis, c)
     elif law >= STUDENT_T and not math.isinf(form):
         start, step, n = _cdf_fill(law, form, constant, tables, nodes)
-    for j in range(columns):
-        d = x[j] - location
-        if not math.isfinite(d):
-            upper = 0.0 * d if math.isnan(d) else 0.0
-        elif law == STABLE:
-            upper = _stable_at(abs(d) / sigma, form, np.int64(1), tables.tail, c, whole, basis)
-        else:
-            upper = _survival(law, abs(d) / sigma, form, constant, start, step, n, nodes)
-        out[j] = 1.0 - upper if d > 0.0 else upper
+    span = (constant, start, step, n)
+    if kind == DISTANCE:
+        out[0] = _distance(law, x, location, sigma, form, tables, c, whole, basis, span, nodes)
+        return
+    for j in range(x.size):
+        out[j] = _distribution_at(
+            law, x[j] - location, sigma, form, tables, c, whole, basis, span, nodes
+        )
 
 
 @_entry
@@ -1451,7 +1526,13 @@ def law_rows(
     tables: Tables,
     out: np.ndarray,
 ) -> None:
-    """ln density (``kind`` 0) or distribution function (1) of each row's law at ``x`` (P, K)."""
+    """What each row's law is at its points ``x`` (P, K).
+
+    Args:
+        kind: ``LOG_DENSITY`` or ``DISTRIBUTION``, ``out`` is (P, K); ``DISTANCE``: the points are
+            values in increasing order, NaN last, and ``out`` (P, 1) is the largest distance of
+            their distribution function from the law's.
+    """
     basis = np.empty((3, 6))
     c = np.empty(tables.density.shape[1])
     nodes = np.empty((2, _CDF_NODES))
@@ -1460,12 +1541,14 @@ def law_rows(
         if law == NORMAL_INVERSE_GAUSSIAN:
             form *= sigma
         if math.isnan(sigma) or math.isnan(form):
-            for j in range(x.shape[1]):
+            for j in range(out.shape[1]):
                 out[i, j] = np.nan
-        elif kind == 0:
+        elif kind == LOG_DENSITY:
             _log_density_row(law, x[i], location[i], sigma, form, tables, c, basis, out[i])
         else:
-            _distribution_row(law, x[i], location[i], sigma, form, tables, c, basis, nodes, out[i])
+            _distribution_row(
+                law, kind, x[i], location[i], sigma, form, tables, c, basis, nodes, out[i]
+            )
 
 
 # --- the empirical characteristic function ----------------------------------------------------

@@ -13,6 +13,34 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+# What a data set of each source needs, and what else it takes with the default of that.
+_IMAGES: dict[str, Any] = {"subset": None, "normalisation": "data"}
+SOURCE_KEYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "bundled": (("name",), {"form": "table", "test_fraction": 0.2}),
+    "table": (("path", "target"), {"form": "table", "test_fraction": 0.2}),
+    "adbench": (("name",), {"test_fraction": 0.2}),
+    "cola": (
+        (),
+        {"tokenizer": "words", "vocabulary": 5000, "length": None, "out_of_domain": False},
+    ),
+    "cifar10": ((), _IMAGES),
+    "cifar100": ((), _IMAGES),
+    "cinic10": ((), _IMAGES),
+    "image_folder": (
+        ("path",),
+        {"sha256": None, "image_size": None, "test_fraction": 0.2, **_IMAGES},
+    ),
+    "imagenet": (("path",), {"image_size": 224, **_IMAGES}),
+    "webdataset": (
+        ("shards",),
+        {"image_size": 224, "test_fraction": 0.0, **_IMAGES, "normalisation": "clip"},
+    ),
+}
+SOURCE_NAMES = {
+    "bundled": ("digits", "breast_cancer", "wine"),
+    "adbench": ("breastw", "cardio", "satellite"),
+}
+
 
 class SettingsError(ValueError):
     """The settings of the study cannot be used; the message says where, why and what is allowed."""
@@ -166,13 +194,7 @@ def _check_references(settings: Mapping[str, Any]) -> None:
         earlier.append(run["name"])
 
     for name, dataset in settings["datasets"].items():
-        needed = {"bundled": ["name"], "table": ["path", "target"]}[dataset["source"]]
-        for key in needed:
-            if key not in dataset:
-                raise SettingsError(
-                    f"datasets.{name}: a data set with source '{dataset['source']}' needs the key "
-                    f"'{key}'."
-                )
+        _check_dataset(f"datasets.{name}", dataset)
     for index, name in enumerate(settings["escape"]["datasets"]):
         _check_known(f"escape.datasets[{index}]", name, datasets, "data set")
     low, high = settings["escape"]["target_iterations"]
@@ -182,13 +204,48 @@ def _check_references(settings: Mapping[str, Any]) -> None:
     for law in ("gaussian", "stable", "stable_shared_alpha"):
         if law not in settings["fits"]["laws"]:
             raise SettingsError(f"fits.laws: the tables need the law '{law}'.")
-    batch_sizes = settings["noise"]["batch_sizes"]
-    if settings["gradients"]["mode"] == "mini_batch" and len(batch_sizes) > 1:
-        raise SettingsError(
-            "noise.batch_sizes: with gradients.mode mini_batch a dump holds the gradients of one "
-            f"batch size; {len(batch_sizes)} are given."
-        )
+    for index, run in enumerate(settings["runs"]):
+        if run["loss"] == "contrastive" and run["gradients"]["mode"] != "mini_batch":
+            raise SettingsError(
+                f"runs[{index}].gradients.mode: the contrastive loss is one of mini-batches, a "
+                "sample has no gradient of its own; set mini_batch."
+            )
+        training = run["training"]
+        if "stop" in training and training["evaluate_every"] != 1:
+            raise SettingsError(
+                f"runs[{index}].training.evaluate_every: 'stop' looks at the loss of every epoch; "
+                "leave out evaluate_every."
+            )
+        if run["gradients"]["mode"] == "mini_batch" and len(run["batch_sizes"]) > 1:
+            raise SettingsError(
+                f"runs[{index}].batch_sizes: with gradients.mode mini_batch a dump holds the "
+                f"gradients of one batch size; {len(run['batch_sizes'])} are given."
+            )
     _check_shown(settings, runs, measured)
+
+
+def _check_dataset(where: str, dataset: Mapping[str, Any]) -> None:
+    """A source's needed keys are there, and none that it does not take."""
+    source = dataset["source"]
+    needed, optional = SOURCE_KEYS[source]
+    known = [*needed, *optional]
+    for key in needed:
+        if key not in dataset:
+            raise SettingsError(
+                f"{where}: a data set with source '{source}' needs the key '{key}'."
+            )
+    for key in dataset:
+        if key not in ("source", *known):
+            raise SettingsError(
+                f"{where}: a data set with source '{source}' takes no key '{key}'"
+                f"{nearest(key, known)} It takes: {', '.join(known)}."
+            )
+    names = SOURCE_NAMES.get(source)
+    if names is not None and dataset["name"] not in names:
+        raise SettingsError(
+            f"{where}.name: source '{source}' has no '{dataset['name']}'"
+            f"{nearest(dataset['name'], names)} It has: {', '.join(names)}."
+        )
 
 
 def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[str]) -> None:
@@ -196,27 +253,39 @@ def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[st
     figures = settings["figures"]
     for figure, batch_sizes in figures["escape"].items():
         for batch_size in batch_sizes:
-            _check_batch_size(f"figures.escape.{figure}", batch_size, settings["escape"])
+            _check_batch_size(
+                f"figures.escape.{figure}", batch_size, settings["escape"]["batch_sizes"]
+            )
+    noise_sizes = {run["name"]: run["batch_sizes"] for run in settings["runs"]}
     for figure in ("decay", "histograms", "alpha_by_network", "alpha_by_layer"):
         for key, value in figures[figure].items():
-            where = f"figures.{figure}.{key}"
             if key == "batch_size":
-                _check_batch_size(where, value, settings["noise"])
                 continue
+            where = f"figures.{figure}.{key}"
             for name in [value] if isinstance(value, str) else value:
                 _check_known(where, name, runs, "run")
+                _check_batch_size(
+                    f"figures.{figure}.batch_size",
+                    figures[figure]["batch_size"],
+                    noise_sizes[name],
+                    f" for the run '{name}'",
+                )
     for table, shown in settings["tables"].items():
         for name in shown["runs"]:
             _check_known(f"tables.{table}.runs", name, measured, "run or control")
-        for batch_size in shown["batch_sizes"]:
-            _check_batch_size(f"tables.{table}.batch_sizes", batch_size, settings["noise"])
+            sizes = noise_sizes.get(name, settings["noise"]["batch_sizes"])
+            if not set(sizes) & set(shown["batch_sizes"]):
+                raise SettingsError(
+                    f"tables.{table}.batch_sizes: none of them is declared for '{name}'; "
+                    f"declared are: {', '.join(map(str, sizes))}."
+                )
 
 
-def _check_batch_size(where: str, batch_size: int, section: Mapping[str, Any]) -> None:
-    if batch_size not in section["batch_sizes"]:
+def _check_batch_size(where: str, batch_size: int, declared: list[int], whose: str = "") -> None:
+    if batch_size not in declared:
         raise SettingsError(
-            f"{where}: no batch size {batch_size} is declared; "
-            f"declared are: {', '.join(map(str, section['batch_sizes']))}."
+            f"{where}: no batch size {batch_size} is declared{whose}; "
+            f"declared are: {', '.join(map(str, declared))}."
         )
 
 
@@ -228,6 +297,8 @@ def load_schema(path: str | Path) -> dict[str, Any]:
 
 def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` with the schema's defaults, checked.
+
+    Each run has ``batch_sizes`` and ``gradients`` of its own: the study's where it names none.
 
     Args:
         settings: as read from the configuration files.
@@ -244,5 +315,11 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         raise SettingsError(_explain(error))
     filled = copy.deepcopy(dict(settings))
     _fill(filled, schema, schema)
+    for run in filled["runs"]:
+        run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
+        run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
+    for name, dataset in filled["datasets"].items():
+        _, optional = SOURCE_KEYS[dataset["source"]]
+        filled["datasets"][name] = {**copy.deepcopy(optional), **dataset}
     return filled

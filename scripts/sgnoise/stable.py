@@ -183,7 +183,7 @@ def _evaluate(kind: int, x: ArrayLike, alpha: ArrayLike, scale: ArrayLike) -> _A
     flat = np.empty(rows.shape)
     kernels.law_rows(kernels.STABLE, kind, rows, form, ones, zeros, tables(), flat)
     out = flat.reshape(shape)
-    return out - np.log(scales) if kind == 0 else out
+    return out - np.log(scales) if kind == kernels.LOG_DENSITY else out
 
 
 def logpdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
@@ -197,7 +197,7 @@ def logpdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
     Raises:
         ValueError: alpha or scale outside its range.
     """
-    return _evaluate(0, x, alpha, scale)
+    return _evaluate(kernels.LOG_DENSITY, x, alpha, scale)
 
 
 def pdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
@@ -207,7 +207,7 @@ def pdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
 
 def cdf(x: ArrayLike, alpha: ArrayLike, scale: ArrayLike = 1.0) -> _Array:
     """Distribution function of the SaS law at ``x``, to 1e-7; arguments as for ``logpdf``."""
-    return _evaluate(1, x, alpha, scale)
+    return _evaluate(kernels.DISTRIBUTION, x, alpha, scale)
 
 
 def rvs(

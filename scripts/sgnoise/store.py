@@ -6,6 +6,7 @@ object that says how it was made: study, run, settings, seed and the versions of
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import platform
@@ -13,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA_KEY = b"sgnoise"
 COMPRESSION = "zstd"
@@ -74,6 +77,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_partial(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed process left of ``path`` under temporary names."""
+    final = Path(path)
+    for left in final.parent.glob(f".{glob.escape(final.stem)}.*.part{final.suffix}"):
+        left.unlink()
+
+
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
     """``schema`` with ``metadata`` as JSON under the project's key, keeping what was there."""
     text = json.dumps(metadata, sort_keys=True)
@@ -98,7 +108,7 @@ def write_table(
     path: str | os.PathLike[str], table: pa.Table | pd.DataFrame, metadata: Mapping[str, Any]
 ) -> None:
     """Write a table that fits in memory."""
-    if isinstance(table, pd.DataFrame):
+    if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     schema = with_metadata(table.schema, metadata)
     with atomic_path(path) as temporary:
@@ -111,9 +121,13 @@ def table_writer(
 ) -> Iterator[pq.ParquetWriter]:
     """A writer for tables larger than memory: each ``write_table`` call makes a row group."""
     schema = with_metadata(schema, metadata)
+    # Numbers hardly repeat: a dictionary of them only costs time.
+    repeating = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression=COMPRESSION) as writer,
+        pq.ParquetWriter(
+            temporary, schema, compression=COMPRESSION, use_dictionary=repeating
+        ) as writer,
     ):
         yield writer
 

@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,51 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.nn import functional
 
 from sgnoise import models, seeds
-from sgnoise.datasets import Dataset, unknown_name
+from sgnoise.datasets import Dataset, Part, Rows, unknown_name
+from sgnoise.losses import Loss, loss_function
 
 logger = logging.getLogger("sgnoise")
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_EVALUATION_BATCH = 512
+# Samples that are evaluated together at most, and numbers in their inputs: on the CPU so few that
+# the activations stay in its cache (half the time of batches of 512 for a ResNet-20).
+_CPU_EVALUATION = (128, 2**17)
+_GPU_EVALUATION = (512, 2**24)
+# A part of a data set whose inputs take less is copied to the device once; of a larger one each
+# batch is read when it is needed.
+_RESIDENT_BYTES = 2**30
+# The name, in a checkpoint, of the state that belongs to no parameter.
+_SCALER = "scaler"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a training has reached a minimum (A.4).
+
+    Attributes:
+        tolerance: the largest change of the loss of the full training data that counts as none.
+        patience: epochs without a change: the training ends after the first epoch at which the
+            losses after it and after each of the ``patience`` epochs before differ by at most
+            ``tolerance``.
+    """
+
+    tolerance: float = 1e-4
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"training: stop.tolerance is {self.tolerance}; it must be positive")
+        if self.patience < 1:
+            raise ValueError(f"training: stop.patience is {self.patience}, below 1")
+
+    def reached(self, losses: Sequence[float]) -> bool:
+        """Whether the last of these losses, one an epoch, is that of a minimum."""
+        last = losses[-self.patience - 1 :]
+        return len(last) > self.patience and max(last) - min(last) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -41,38 +78,51 @@ class TrainingSettings:
 
     Attributes:
         epochs: the last epoch, counted from the first start: a run that continues from epoch 5 to
-            ``epochs`` 8 trains three epochs.
+            ``epochs`` 8 trains three epochs. With 0 the weights stay as they are.
         learning_rate: of the first epochs.
         batch_size: samples in a step.
-        optimizer: ``sgd`` or ``adam``.
+        optimizer: ``sgd``, ``adam`` or ``adamw``.
         momentum: of ``sgd``.
-        weight_decay: of either.
+        weight_decay: ``adamw`` takes it from the weights, the others add it to the gradients.
         milestones: epochs after which the learning rate is multiplied by ``decay`` (once for each):
             with milestone 5, epoch 6 is the first at the new rate.
         decay: see ``milestones``.
+        stop: end before ``epochs`` when the loss stands still; None: do not.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for mixed precision, which is fast on
+            a GPU: the weights and the recorded losses stay those of float32.
+        evaluate_every: epochs from one evaluation of all data to the next.
     """
 
     epochs: int
-    learning_rate: float
-    batch_size: int
+    learning_rate: float = 0.01
+    batch_size: int = 128
     optimizer: str = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
     milestones: Sequence[int] = ()
     decay: float = 0.1
+    stop: Stop | None = None
+    precision: str = "float32"
+    evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"training: optimizer {self.optimizer!r} is none of {OPTIMIZERS}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"training: precision {self.precision!r} is none of {tuple(PRECISIONS)}"
+            )
         if self.optimizer != "sgd" and self.momentum:
             raise ValueError("training: momentum is an option of 'sgd' only")
-        for name, smallest in (("epochs", 0), ("batch_size", 1)):
+        for name, smallest in (("epochs", 0), ("batch_size", 1), ("evaluate_every", 1)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"training: {name} is {getattr(self, name)}, below {smallest}")
         for name in ("learning_rate", "decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training: {name} is {getattr(self, name)}; it must be positive")
+        if self.stop is not None and self.evaluate_every != 1:
+            raise ValueError("training: 'stop' looks at every epoch; leave out 'evaluate_every'")
 
     @classmethod
     def from_mapping(cls, training: Mapping[str, Any]) -> TrainingSettings:
@@ -85,15 +135,38 @@ class TrainingSettings:
         for name in training:
             if name not in known:
                 raise unknown_name("setting of the training", name, known)
-        missing = {"epochs", "learning_rate", "batch_size"} - set(training)
-        if missing:
-            raise ValueError(f"training: missing settings {sorted(missing)}")
-        return cls(**training)
+        if "epochs" not in training:
+            raise ValueError("training: the setting 'epochs' is missing")
+        settings = dict(training)
+        if settings.get("stop") is not None:
+            settings["stop"] = Stop(**settings["stop"])
+        return cls(**settings)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
         passed = sum(epoch > milestone for milestone in self.milestones)
         return self.learning_rate * self.decay**passed
+
+    def evaluated(self, epoch: int) -> bool:
+        """Whether all data are evaluated after this epoch."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves besides the weights.
+
+    Attributes:
+        epoch: the last.
+        history: a row for each epoch that was evaluated: ``epoch``, ``learning_rate``, and loss and
+            accuracy over the whole training and test parts (NaN if empty) after it, in evaluation
+            mode; epoch 0 is the state before any training and has no learning rate.
+        state: what the optimizer remembers, by name; what a training that goes on needs.
+    """
+
+    epoch: int
+    history: pd.DataFrame
+    state: dict[str, torch.Tensor]
 
 
 def train(
@@ -103,11 +176,15 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    loss: str = "cross_entropy",
     parent_path: str | None = None,
     resume_path: str | None = None,
     checkpoint_seconds: float = 20.0,
-) -> tuple[pd.DataFrame, torch.optim.Optimizer]:
-    """Train ``model`` in place, by cross-entropy, up to epoch ``settings.epochs``.
+) -> Trained:
+    """Train ``model`` in place up to epoch ``settings.epochs``, or until ``settings.stop``.
+
+    The result depends on nothing but the arguments, the machine and the number of torch's threads
+    (sums are split among them): not on whether the training was killed and resumed.
 
     Args:
         model: the network, initialised; its weights are overwritten if there is a parent.
@@ -115,55 +192,47 @@ def train(
         settings: how.
         seed: of the order of the samples and of what is random in the network (dropout).
         device: where.
+        loss: see ``sgnoise.losses``.
         parent_path: weights of a training to continue, from its last epoch on.
         resume_path: where to keep the state of an unfinished training. If the state of a training
-            with these very settings is there, it goes on from there. Removed at the end.
-        checkpoint_seconds: the least time between two writings of that state.
-
-    Returns:
-        A row for each epoch: ``epoch``, ``learning_rate``, and loss and accuracy over the whole
-        training and test parts (NaN if empty) after it, in evaluation mode; epoch 0 is the state
-        before any training and has no learning rate. And the optimizer in its last state.
+            with these very settings is there, it goes on from there. The caller removes it, after
+            it has written the result.
+        checkpoint_seconds: the least time between two writings of that state; times the seconds
+            that a writing takes, if more than one.
 
     Raises:
         ValueError: the parent is already past the last epoch, or a loss is no longer finite.
     """
     model.to(device)
     # Convolutions of torch are fastest, some by a factor of two, with the channels last in memory.
-    if dataset.train_inputs.ndim == 4:
+    if len(dataset.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
-    arrays = (
-        dataset.train_inputs,
-        dataset.train_targets,
-        dataset.test_inputs,
-        dataset.test_targets,
-    )
-    inputs, targets, test_inputs, test_targets = (
-        torch.from_numpy(array).to(device) for array in arrays
-    )
+    samples, test_samples = Samples(dataset, "train", device), Samples(dataset, "test", device)
+    objective = loss_function(loss, model)
     optimizer = _optimizer(model, settings)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
 
     start_epoch = 0
     if parent_path is not None:
         start_epoch = int(models.load_weights(parent_path, model).get("epoch", 0))
-        _load_optimizer(optimizer, models.load_extra(parent_path))
+        _load_state(optimizer, scaler, models.load_extra(parent_path))
         if start_epoch >= settings.epochs:
             raise ValueError(
                 f"{parent_path} was trained to epoch {start_epoch}; 'epochs' counts from the first "
                 f"start and is {settings.epochs}: nothing is left to train"
             )
-    digest = _digest(model, inputs, targets, settings, seed, start_epoch)
+    digest = _digest(model, dataset, settings, loss, seed, start_epoch)
     history: list[dict[str, float]] = []
     epoch = start_epoch
     if resume_path is not None and _belongs(resume_path, digest):
         metadata = models.load_weights(resume_path, model)
-        _load_optimizer(optimizer, models.load_extra(resume_path))
+        _load_state(optimizer, scaler, models.load_extra(resume_path))
         history, epoch = json.loads(metadata["history"]), int(metadata["epoch"])
         logger.info("resuming after epoch %d", epoch)
 
     def record() -> None:
-        train_loss, train_accuracy = evaluate(model, inputs, targets)
-        test_loss, test_accuracy = evaluate(model, test_inputs, test_targets)
+        train_loss, train_accuracy = evaluate(model, objective, samples, settings.batch_size)
+        test_loss, test_accuracy = evaluate(model, objective, test_samples, settings.batch_size)
         rate = settings.rate(epoch) if epoch else float("nan")
         history.append(
             {
@@ -190,33 +259,48 @@ def train(
                 f"(now {settings.learning_rate})"
             )
 
+    def at_minimum() -> bool:
+        losses = [row["train_loss"] for row in history]
+        return settings.stop is not None and settings.stop.reached(losses)
+
     if epoch == 0 and not history:
         record()
-    written = time.monotonic()
-    while epoch < settings.epochs:
+    written, pause = time.monotonic(), checkpoint_seconds
+    while epoch < settings.epochs and not at_minimum():
         epoch += 1
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch)
         model.train()
         with _torch_seed(seeds.integer_seed(seed, "dropout", epoch), device):
-            for rows in batches(len(targets), settings.batch_size, seed=seed, epoch=epoch):
-                chosen = torch.from_numpy(rows).to(device)
+            order = batches(len(samples), settings.batch_size, seed=seed, epoch=epoch)
+            for inputs, targets in samples.stream(order):
                 optimizer.zero_grad(set_to_none=True)
-                loss = functional.cross_entropy(model(inputs[chosen]), targets[chosen])
-                loss.backward()
-                optimizer.step()
-        record()
-        if resume_path is not None and time.monotonic() - written >= checkpoint_seconds:
+                with _autocast(device, settings.precision):
+                    value = objective(model(inputs), targets)
+                scaler.scale(value).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        if settings.evaluated(epoch):
+            record()
+        if resume_path is not None and time.monotonic() - written >= pause:
+            started = time.monotonic()
             models.save_weights(
                 resume_path,
                 model,
                 metadata={"digest": digest, "epoch": str(epoch), "history": json.dumps(history)},
-                extra=optimizer_tensors(optimizer),
+                extra=_state(optimizer, scaler),
             )
             written = time.monotonic()
-    if resume_path is not None:
-        Path(resume_path).unlink(missing_ok=True)
-    return pd.DataFrame(history), optimizer
+            # A large network's state takes seconds to write: 5 % of the time at most.
+            pause = checkpoint_seconds * max(1.0, written - started)
+    if settings.stop is not None and not at_minimum():
+        logger.warning(
+            "not a minimum by A.4: in the last %d epochs the training loss still varied by more "
+            "than %g; raise 'epochs' or the tolerance",
+            settings.stop.patience,
+            settings.stop.tolerance,
+        )
+    return Trained(epoch, pd.DataFrame(history), _state(optimizer, scaler))
 
 
 def batches(samples: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -232,19 +316,75 @@ def batches(samples: int, batch_size: int, *, seed: int, epoch: int) -> Iterator
         yield order[first:last]
 
 
+class Samples:
+    """The samples of one part of a data set, as tensors on a device: ``samples[rows]``."""
+
+    def __init__(self, dataset: Dataset, part: Part, device: torch.device) -> None:
+        self._read = partial(dataset.batch, part)
+        self._size = dataset.size(part)
+        self.device = device
+        self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
+        if dataset.nbytes(part) <= _RESIDENT_BYTES:
+            self._resident = self._moved(slice(None))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._resident is None:
+            return self._moved(rows)
+        chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)
+        inputs, targets = self._resident
+        return inputs[chosen], targets[chosen]
+
+    def stream(self, parts: Iterable[Rows]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batch after batch; what is not in memory is read while the batch before it is in use."""
+        if self._resident is not None:
+            for rows in parts:
+                yield self[rows]
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming: Future[tuple[torch.Tensor, torch.Tensor]] | None = None
+            for rows in parts:
+                following = reader.submit(self._moved, rows)
+                if coming is not None:
+                    yield coming.result()
+                coming = following
+            if coming is not None:
+                yield coming.result()
+
+    def _moved(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = self._read(rows)
+        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in evaluation mode; NaN where there are no samples."""
-    if not len(targets):
+def evaluate(
+    model: nn.Module, loss: Loss, samples: Samples, batch_size: int
+) -> tuple[float, float]:
+    """Mean loss and accuracy in evaluation mode; NaN where there are no samples.
+
+    Args:
+        model: the network.
+        loss: of its outputs.
+        samples: all of them are evaluated.
+        batch_size: samples in a batch, where the loss depends on that.
+    """
+    count = len(samples)
+    if not count:
         return float("nan"), float("nan")
     model.eval()
-    loss, correct = 0.0, 0
-    for first in range(0, len(targets), _EVALUATION_BATCH):
-        rows = slice(first, first + _EVALUATION_BATCH)
-        outputs = model(inputs[rows])
-        loss += functional.cross_entropy(outputs, targets[rows], reduction="sum").item()
-        correct += int((outputs.argmax(dim=1) == targets[rows]).sum().item())
-    return loss / len(targets), correct / len(targets)
+    if loss.by_sample:
+        most, numbers = _CPU_EVALUATION if samples.device.type == "cpu" else _GPU_EVALUATION
+        batch_size = min(most, max(16, numbers // samples[0:1][0].numel()))
+    total, correct = torch.zeros(2, dtype=torch.float64, device=samples.device)
+    for inputs, targets in samples.stream(
+        slice(first, first + batch_size) for first in range(0, count, batch_size)
+    ):
+        outputs = model(inputs)
+        total += loss(outputs, targets).double() * len(targets)
+        correct += loss.correct(outputs, targets).sum()
+    return total.item() / count, correct.item() / count
 
 
 @contextmanager
@@ -261,37 +401,60 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What the optimizer remembers of each parameter (momentum, Adam's moments), by name."""
-    return {
+def _state(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> dict[str, torch.Tensor]:
+    """What the optimizer remembers of each parameter (momentum, Adam's moments), by name.
+
+    Of mixed precision with float16 also the factor of the loss.
+    """
+    tensors = {
         f"{index}/{name}": torch.as_tensor(value)
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
         if value is not None
     }
+    scaling = {
+        f"{_SCALER}/{name}": torch.tensor(value, dtype=torch.float64)
+        for name, value in scaler.state_dict().items()
+    }
+    return tensors | scaling
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+def _load_state(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """What ``_state`` returned, also of another kind of optimizer or precision."""
     state: dict[int, dict[str, torch.Tensor]] = {}
+    scaling = dict(scaler.state_dict())
     for key, tensor in tensors.items():
         index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = tensor
+        if index == _SCALER and name in scaling:
+            scaling[name] = type(scaling[name])(tensor.item())
+        elif index != _SCALER:
+            state.setdefault(int(index), {})[name] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if scaling:
+        scaler.load_state_dict(scaling)
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adam":
-        return torch.optim.Adam(
-            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision for the block, if asked for."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextmanager
@@ -304,16 +467,16 @@ def _torch_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 def _digest(
     model: nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    dataset: Dataset,
     settings: TrainingSettings,
+    loss: str,
     seed: int,
     start_epoch: int,
 ) -> str:
     """A digest of all that decides how a training goes on."""
-    plan = json.dumps([asdict(settings), seed, start_epoch], sort_keys=True)
+    plan = json.dumps([asdict(settings), loss, seed, start_epoch, dataset.digest], sort_keys=True)
     digest = hashlib.sha256(plan.encode())
-    for tensor in (*model.state_dict().values(), inputs, targets):
+    for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 

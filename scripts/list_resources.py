@@ -1,0 +1,69 @@
+"""Print what the jobs of a study will need of a machine, as a table in Markdown.
+
+Run: ``python scripts/list_resources.py [studies/paper.yaml]`` beside the Snakefile.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sgnoise import resources, settings
+
+FOLDER = Path(__file__).parents[1]
+
+
+def read_study(path: str | None) -> dict[str, Any]:
+    """The settings of a study, completed, as Snakemake would merge its file into config.yaml."""
+    from snakemake.utils import update_config
+
+    read: dict[str, Any] = yaml.safe_load((FOLDER / "config.yaml").read_text("utf-8"))
+    if path is not None:
+        update_config(read, yaml.safe_load(Path(path).read_text("utf-8")))
+    schema = settings.load_schema(FOLDER / "schemas" / "config.schema.yaml")
+    return settings.complete_settings(read, schema)
+
+
+def list_jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, str, resources.Need]]:
+    """Rule, what it is about, and its need, for the jobs whose size depends on the settings."""
+    runs, draws = study["runs"], study["noise"]["draws"]
+    used = {run["dataset"] for run in runs} | set(study["escape"]["datasets"])
+    for name, spec in study["datasets"].items():
+        if name in used:
+            yield "fetch_dataset", name, resources.dataset_need(spec)
+    for run in runs:
+        spec = study["datasets"][run["dataset"]]
+        count = resources.parameters(run["gradients"])
+        samples = resources.training_samples(spec)
+        device = study["device"]
+        yield "pretrain", run["name"], resources.training_need(run, spec, device)
+        yield "dump_gradients", run["name"], resources.gradients_need(run, spec, device, draws)
+        yield "draw_noise", run["name"], resources.noise_need(count, samples, draws)
+        laws = len(study["fits"]["laws"])
+        yield "fit_noise", run["name"], resources.fit_need(count, draws, laws)
+    for name in study["escape"]["datasets"]:
+        yield (
+            "simulate_escape",
+            name,
+            resources.escape_need(study["datasets"][name], study["escape"]),
+        )
+
+
+def table(study: Mapping[str, Any]) -> str:
+    """The table, one row a job (``draw_noise``, ``fit_noise``: a batch size; ``simulate_escape``: a
+    batch size and learning rate)."""
+    lines = [
+        "| Rule | Of | runtime (min) | mem_mb | gpu |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {rule} | {name} | {need.minutes} | {need.memory_mb} | {need.gpus} |"
+        for rule, name, need in list_jobs(study)
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(read_study(sys.argv[1] if len(sys.argv) > 1 else None)))
