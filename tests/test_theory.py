@@ -271,6 +271,21 @@ def test_theorem_4_3_is_a_time(variant: theory.Variant) -> None:
     assert probability[0] > 1
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_theorem_4_3_without_decay_is_equation_23(variant: theory.Variant) -> None:
+    """At gamma = 1 the gamma function and its argument are out of play."""
+    epsilon, rho = 0.05, 0.5
+    found = theory.exit_probability(ALPHA, epsilon, *EDGES, rho=rho, gamma=1.0, variant=variant)
+    edges = (-EDGES[0]) ** -ALPHA + EDGES[1] ** -ALPHA
+    rate, beta = epsilon**ALPHA / ALPHA * edges, 2 / ALPHA * epsilon ** (rho * ALPHA)
+    mean, low, high = ALPHA.mean(), -EDGES[0].mean(), EDGES[1].mean()
+    leaves = epsilon**mean / mean * (low**-mean + high**-mean)
+    leaves /= 2 / mean * epsilon ** (rho * mean)
+    factor = (1 - leaves) * (1 - beta / beta.sum())
+    total = np.sum(beta**2 / (beta.sum() * rate**2 * factor))
+    np.testing.assert_allclose(found, rate / beta * EDGES[1] ** -ALPHA * total)
+
+
 def test_corollary_4_4_in_terms_of_the_learning_rate() -> None:
     eta, rho = 0.01, 0.3
     epsilon = eta ** ((ALPHA - 1) / ALPHA)

@@ -250,11 +250,14 @@ def _touch_share(alpha: float, activity: float, cutoff: float) -> float:
 
     In units of the edge's distance and of the relaxation time 1 / h: small jumps of Lévy measure
     ``activity`` |y|^(-1-alpha) below ``cutoff``, drift -w. Large jumps land at a distance d from
-    the edge with a density (1 - d)^(-1-alpha), over which both chances are integrated. That of the
-    Gaussian is exp(-2d / variance rate), twice too often where a single small jump has to do it:
-    its chance is that of a jump beyond the distance while the drift carries the process away.
-    Several together add the rest of Spitzer's identity for E sup (X_t - t): (variance rate) / 4
-    for single jumps plus (1/2 pi) int_0^inf log(1 + (psi(u)/u)^2) u^-2 du, psi the exponent of X.
+    the edge with a density (1 - d)^(-1-alpha), over which both chances are integrated: that of the
+    Gaussian, exp(-2d / variance rate), and that of a single small jump beyond the distance while
+    the drift carries the process away. Close to the edge the latter comes to half of the former.
+
+    A single jump decides where small jumps are rare against the drift; many make a Gaussian. Where
+    in between is told by Spitzer's identity for E sup (X_t - t), with drift 1 and psi the exponent
+    of X: (variance rate) / 4 + (1/2 pi) int_0^inf log(1 + (psi(u)/u)^2) u^-2 du, whose second term
+    grows from 0 for single jumps to (variance rate) / 4 for the Gaussian.
     """
     x, weight = np.polynomial.legendre.leggauss(64)
     x, weight = (x + 1) / 2, weight / 2
@@ -263,6 +266,12 @@ def _touch_share(alpha: float, activity: float, cutoff: float) -> float:
     landed = ((1 - np.minimum(y, 1 - cutoff)) ** -alpha - 1) / alpha
     beyond = activity / alpha * (y**-alpha - cutoff**-alpha)
     single = float(np.sum(weight * power * y / x * beyond * landed / (1 - y)))
+    variance = 2 * activity * cutoff ** (2 - alpha) / (2 - alpha)
+    reach = min(1 - cutoff, 20 * variance)  # beyond it the Gaussian has no chance
+    d = reach * x**2
+    near = 2 * reach * x * np.exp(-2 * d / variance) * (1 - d) ** (-1 - alpha)
+    # A Gaussian that reaches far from the edge has chances that no single jump has.
+    alone = max(0.5, single / float(np.sum(weight * near)))
 
     s = np.exp(np.linspace(math.log(1e-8), math.log(1e8), 12_001))  # u times the cutoff
     middle = np.sqrt(s[1:] * s[:-1])
@@ -272,13 +281,9 @@ def _touch_share(alpha: float, activity: float, cutoff: float) -> float:
     upto = s[0] ** (2 - alpha) / (2 * (2 - alpha)) + np.concatenate([[0.0], np.cumsum(wave)])
     upto = np.where(s < 100, upto, levy_constant(alpha) / 2 - s**-alpha / alpha)
     exponent = 2 * activity * (cutoff / s) ** (1 - alpha) * upto
-    several = cutoff / (2 * math.pi) * np.trapezoid(np.log1p(exponent**2) / s, np.log(s))
-
-    variance = 2 * activity * cutoff ** (2 - alpha) / (2 - alpha)
-    reach = min(1 - cutoff, 20 * variance)  # beyond it the Gaussian has no chance
-    d = reach * x**2
-    near = 2 * reach * x * np.exp(-2 * d / variance) * (1 - d) ** (-1 - alpha)
-    return (single + float(several)) / float(np.sum(weight * near))
+    second = cutoff / (2 * math.pi) * np.trapezoid(np.log1p(exponent**2) / s, np.log(s))
+    many = min(1.0, float(second) / (variance / 4))
+    return alone + (1 - alone) * many
 
 
 def _touch_shares(

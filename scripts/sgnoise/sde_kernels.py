@@ -134,15 +134,15 @@ def _normal(word: int) -> float:
     """A standard normal variable, by inverting its distribution function.
 
     The lowest bit is the sign, the others u = P(|Z| > z). With x = 1 - u, z / x is a smooth
-    function of sqrt(-log2(1 - x^2)); the polynomial is its Chebyshev fit, within 2e-4 of z.
+    function of sqrt(-log2(1 - x^2)); the polynomial is its Chebyshev fit, and z within 2e-4.
     """
     u = (float32(uint32(word >> uint32(1))) + float32(0.5)) * float32(2.0**-31)
-    t = math.sqrt(max(-_log2(u * (float32(2) - u)), float32(0)))
-    p = float32(1.6775976e-4) - t * float32(6.18975161e-6)
-    p = float32(0.01079799) + t * (float32(-0.00186573) + t * p)
-    p = float32(0.05204332) + t * (float32(-0.03368035) + t * p)
-    p = float32(0.01292804) + t * (float32(-0.0340933) + t * p)
-    p = float32(1.25335137) + t * (float32(-0.00093496) + t * (float32(0.22866937) + t * p))
+    t = math.sqrt(max(-_log2(u * (float32(2) - u)), float32(0))) - float32(2.75)
+    p = float32(1.7997645e-4) + t * (float32(-2.4543005e-6) - t * float32(6.1897519e-6))
+    p = float32(-2.1543369e-3) + t * (float32(-2.1641008e-5) + t * p)
+    p = float32(0.0137363) + t * (float32(1.9022518e-3) + t * p)
+    p = float32(0.05980465) + t * (float32(-0.04172877) + t * p)
+    p = float32(3.0137347) + t * (float32(1.1340055) + t * p)
     z = (float32(1) - u) * p
     return z if word & uint32(1) else -z
 
