@@ -14,6 +14,7 @@ FOLDER = Path(workflow.basedir)
 SCRIPTS = FOLDER / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from sgnoise import resources as needs
 from sgnoise.digest import code_digest, library_version
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import SettingsError, complete_settings, load_schema
@@ -192,6 +193,50 @@ def data_paths():
         f"{RESULTS}/sde/exit_time.parquet",
         f"{RESULTS}/sde/covariance.parquet",
     ]
+
+
+def training_need(wildcards):
+    """What training a run needs of a machine."""
+    run = RUNS[wildcards.run]
+    return needs.training_need(
+        run, SETTINGS["datasets"][run["dataset"]], SETTINGS["device"]
+    )
+
+
+def gradients_need(wildcards):
+    """What dumping the gradients of a run needs of a machine."""
+    run = RUNS[wildcards.run]
+    dataset = SETTINGS["datasets"][run["dataset"]]
+    return needs.gradients_need(
+        run, dataset, SETTINGS["device"], SETTINGS["noise"]["draws"]
+    )
+
+
+def noise_need(wildcards):
+    """What drawing the noise of a run or control needs of a machine."""
+    return needs.noise_need(*noise_size(wildcards.run), SETTINGS["noise"]["draws"])
+
+
+def fit_need(wildcards):
+    """What fitting the noise of a run or control needs of a machine."""
+    parameters, _ = noise_size(wildcards.run)
+    return needs.fit_need(
+        parameters, SETTINGS["noise"]["draws"], len(SETTINGS["fits"]["laws"])
+    )
+
+
+def escape_need(wildcards):
+    """What the escapes of a data set at one batch size and learning rate need of a machine."""
+    return needs.escape_need(SETTINGS["datasets"][wildcards.dataset], ESCAPE)
+
+
+def noise_size(run):
+    """Parameters, and the samples behind their noise, of a run or control, at most."""
+    if run in CONTROLS:
+        return CONTROLS[run]["count"], CONTROLS[run].get("samples", 0)
+    dataset = SETTINGS["datasets"][RUNS[run]["dataset"]]
+    parameters = needs.parameters(RUNS[run]["gradients"])
+    return parameters, needs.training_samples(dataset)
 
 
 def parent_files(wildcards):

@@ -7,18 +7,15 @@ if SETTINGS["mirror"] is not None:
     os.environ["SGNOISE_MIRROR"] = SETTINGS["mirror"]
 
 
-def if_decoded(many, few):
-    """``many`` of a resource for sources whose images have to be decoded one by one, else ``few``."""
+def decoding_threads(wildcards):
+    """Images of these sources have to be decoded one by one."""
     decoded = ("cinic10", "image_folder", "imagenet", "webdataset")
+    return 4 if SETTINGS["datasets"][wildcards.dataset]["source"] in decoded else 1
 
-    def amount(wildcards):
-        return (
-            many
-            if SETTINGS["datasets"][wildcards.dataset]["source"] in decoded
-            else few
-        )
 
-    return amount
+def dataset_need(wildcards):
+    """What preparing a data set needs of a machine."""
+    return needs.dataset_need(SETTINGS["datasets"][wildcards.dataset])
 
 
 def own_files(dataset):
@@ -48,10 +45,10 @@ rule fetch_dataset:
         "results/data/benchmarks/fetch_dataset/{dataset}.tsv"
     conda:
         ENVIRONMENT
-    threads: if_decoded(4, 1)
+    threads: decoding_threads
     resources:
-        mem_mb=if_decoded(4000, 2000),
-        runtime=if_decoded(240, 60),
+        mem_mb=lambda wildcards: dataset_need(wildcards).memory_mb,
+        runtime=lambda wildcards: dataset_need(wildcards).minutes,
     params:
         spec=lambda wildcards: SETTINGS["datasets"][wildcards.dataset],
         seed=lambda wildcards: seed("data", wildcards.dataset),

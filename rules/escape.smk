@@ -76,8 +76,8 @@ rule simulate_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=lambda wildcards: escape_need(wildcards).memory_mb,
+        runtime=lambda wildcards: escape_need(wildcards).minutes,
     params:
         study=STUDY,
         dataset="{dataset}",

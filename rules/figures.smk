@@ -1,5 +1,5 @@
 rule plot_figure_1:
-    """Figure 1: mean escape time against learning rate."""
+    """Figures 1 and 6: mean escape time against learning rate."""
     input:
         times=expand(
             f"{RESULTS}/escape/{{dataset}}/times.parquet", dataset=ESCAPE["datasets"]
@@ -68,7 +68,7 @@ rule plot_figure_2:
 
 
 rule plot_figure_3:
-    """Figure 3: histograms of the noise of four random parameters."""
+    """Figures 3 to 5: histograms of the noise of single parameters."""
     input:
         noise=noise_of(
             FIGURES["histograms"]["figure_3"], FIGURES["histograms"]["batch_size"]

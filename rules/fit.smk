@@ -12,8 +12,8 @@ rule fit_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards: fit_need(wildcards).memory_mb,
+        runtime=lambda wildcards: fit_need(wildcards).minutes,
     params:
         study=STUDY,
         run="{run}",

@@ -11,12 +11,13 @@ rule dump_gradients:
         f"{RESULTS}/benchmarks/dump_gradients/{{run}}.tsv"
     wildcard_constraints:
         run=names_pattern(RUNS),
+    priority: 10
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda wildcards: gradients_need(wildcards).memory_mb,
+        runtime=lambda wildcards: gradients_need(wildcards).minutes,
         gpu=GPUS,
     params:
         study=STUDY,
@@ -124,8 +125,8 @@ rule draw_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards: noise_need(wildcards).memory_mb,
+        runtime=lambda wildcards: noise_need(wildcards).minutes,
     params:
         study=STUDY,
         run="{run}",

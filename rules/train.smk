@@ -16,12 +16,14 @@ rule pretrain:
     wildcard_constraints:
         run=names_pattern(RUNS),
     cache: "omit-software"
+    # The longest chain of jobs begins here.
+    priority: 20
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda wildcards: training_need(wildcards).memory_mb,
+        runtime=lambda wildcards: training_need(wildcards).minutes,
         gpu=GPUS,
     params:
         study=STUDY,
