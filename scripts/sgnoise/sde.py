@@ -42,7 +42,7 @@ Gradient = Callable[[np.ndarray], np.ndarray]
 Team = Callable[..., None]
 Values = float | np.ndarray  # one number for all coordinates, or (N,)
 
-_STEPS_A_CALL = 256
+_STEPS_A_CALL = 256  # at most
 
 
 # --- the law of the noise -------------------------------------------------------------------------
@@ -531,7 +531,8 @@ def first_exit(
     with _team(threads) as team:
         walkers = _Walkers(system, state, box, step, seed, team)
         while done < max_steps and walkers.paths.size:
-            count = min(_STEPS_A_CALL, max_steps - done)
+            # Short calls at first: a block is walked on until its last path is out or the call ends.
+            count = min(max(16, done // 2), _STEPS_A_CALL, max_steps - done)
             walkers.advance(done, count)
             done += count
             gone, at, by, size = walkers.take_exits()
