@@ -531,7 +531,7 @@ def first_exit(
     with _team(threads) as team:
         walkers = _Walkers(system, state, box, step, seed, team)
         while done < max_steps and walkers.paths.size:
-            # Short calls at first: a block is walked on until its last path is out or the call ends.
+            # Short calls at first: a block walks on until its last path is out or the call ends.
             count = min(max(16, done // 2), _STEPS_A_CALL, max_steps - done)
             walkers.advance(done, count)
             done += count
