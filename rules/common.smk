@@ -1,5 +1,6 @@
 """What the rules share: the settings, lookups in them, seeds, paths and the digest of the code."""
 
+import glob
 import os
 import re
 import sys
@@ -41,6 +42,13 @@ RATES = ESCAPE["learning_rates"]
 RATE_COUNT = len(RATES) if isinstance(RATES, list) else RATES
 
 
+# Jobs learn of the mirror through the environment, not through a parameter: it says where files are
+# found and not what is in them, as their checksums are pinned, so that to name another one must not
+# make anything run again.
+if SETTINGS["mirror"] is not None:
+    os.environ.update(SGNOISE_MIRROR=SETTINGS["mirror"])
+
+
 wildcard_constraints:
     run="[A-Za-z0-9_.-]+",
     dataset="[A-Za-z0-9_.-]+",
@@ -57,6 +65,20 @@ def code(script):
 def source(path):
     """A file of the workflow as seen from the working directory, so that a clone can be moved."""
     return os.path.relpath(FOLDER / path)
+
+
+def own_files(dataset):
+    """The user's files that a data set is read from, apart from those with a pinned checksum.
+
+    Where they are missing, the job says what to put where; the graph can be looked at without them.
+    ImageNet's folder is left out: its content is known, and it may be removed once it has been read.
+    """
+    spec = SETTINGS["datasets"][dataset]
+    if spec["source"] == "table":
+        return [spec["path"]]
+    if spec["source"] == "image_folder" and spec["sha256"] is None:
+        return glob.glob(glob.escape(spec["path"]))
+    return sorted(path for shard in spec.get("shards", []) for path in glob.glob(shard))
 
 
 # What the networks of other libraries depend on besides the code of this workflow.
@@ -193,6 +215,17 @@ def data_paths():
         f"{RESULTS}/sde/exit_time.parquet",
         f"{RESULTS}/sde/covariance.parquet",
     ]
+
+
+def decoding_threads(wildcards):
+    """Images of these sources have to be decoded one by one."""
+    decoded = ("cinic10", "image_folder", "imagenet", "webdataset")
+    return 4 if SETTINGS["datasets"][wildcards.dataset]["source"] in decoded else 1
+
+
+def dataset_need(wildcards):
+    """What preparing a data set needs of a machine."""
+    return needs.dataset_need(SETTINGS["datasets"][wildcards.dataset])
 
 
 def training_need(wildcards):

@@ -1,5 +1,6 @@
 # Training is worth keeping between workflows (`snakemake --cache`), and a rule that takes part in
-# that cannot have a benchmark.
+# that cannot have a benchmark. One thread, as the weights depend on their number, which would
+# otherwise be that of `--cores` at most.
 rule pretrain:
     """A network trained to the checkpoint of its run."""
     input:

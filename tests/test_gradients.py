@@ -128,6 +128,43 @@ class Scaled(nn.Module):
         return self.linear(torch.sin(x * self.scale))
 
 
+class Functional(nn.Module):
+    """Weights of layers that are never called, and views of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 6)
+        self.last = nn.Parameter(torch.linspace(-1, 1, 4 * CLASSES).reshape(4, CLASSES))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.linear(self.first(x).relu(), self.second.weight[:4], self.second.bias[:4])
+        return x.tanh() @ self.last + functional.linear(x, self.last.T)
+
+
+class Tokens(nn.Module):
+    """A vision transformer's way with weights: class token, positions, attention, layer scale."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.embedding = nn.Embedding(7, 4, padding_idx=0)
+        self.places = nn.Embedding(5, 4)
+        self.token = nn.Parameter(torch.linspace(-1, 1, 4))
+        self.positions = nn.Parameter(torch.linspace(-1, 1, 24).reshape(1, 6, 4))
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 4))
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(x) + self.places(torch.arange(5)[None])
+        x = torch.cat([self.token[None, None].expand(len(x), -1, -1), x], dim=1) + self.positions
+        y = x if self.batch_first else x.transpose(0, 1)
+        y, _ = self.attention(y, y, y, need_weights=False)
+        x = x + (y if self.batch_first else y.transpose(0, 1)) * self.scale
+        return self.head(x[:, 0])
+
+
 class Squared(nn.Module):
     """Weights that are transformed before they are used."""
 
@@ -207,11 +244,18 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "batch norm 2d": (lambda: head(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), (2, 5, 5)),
     "layer norm": (lambda: head(nn.Linear(4, 6), nn.LayerNorm(6)), (3, 4)),
     "layer norm 2d": (lambda: head(nn.LayerNorm((3, 4))), (2, 3, 4)),
+    "conv2d same, even kernel": (
+        lambda: head(nn.Conv2d(2, 3, (2, 4), padding="same", dilation=(1, 3))),
+        (2, 6, 7),
+    ),
+    "layer scale": (Scaled, (4,)),
+    "functional": (Functional, (4,)),
     "rms norm": (lambda: head(nn.Linear(4, 6), nn.RMSNorm(6)), (3, 4)),
     "group norm": (lambda: head(nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6)), (2, 5, 5)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_equals_autograd(name: str, caplog: pytest.LogCaptureFixture) -> None:
     make, shape = NETWORKS[name]
@@ -230,6 +274,7 @@ def test_every_layer_equals_autograd(name: str, caplog: pytest.LogCaptureFixture
         assert relative_error(found[:, rows], expected[:, rows]) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, shape = NETWORKS[name]
@@ -291,6 +336,91 @@ def test_networks_equal_autograd(name: str, shape: tuple[int, ...]) -> None:
         for _ in range(3):
             model.train()(data(*shape, samples=32)[0])
     sample = gradients.sample_parameters(model, uniform=300, per_layer=3, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    found = engine(inputs, targets).T
+    assert not engine.fallback
+    assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_attention_and_weights_without_a_layer(
+    batch_first: bool, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels:
+        monkeypatch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: False)
+        monkeypatch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
+    model = build(lambda: Tokens(batch_first))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(7, (SAMPLES, 5), generator=generator)
+    _, targets = data(1)
+    sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    found = engine(inputs, targets).T
+    assert not engine.fallback
+    expected = loop(model, inputs, targets, sample)
+    for name in set(sample.names):
+        columns = np.array(sample.names) == name
+        assert relative_error(found[:, columns], expected[:, columns]) < 1e-5
+
+
+class Bert(nn.Module):
+    """A small BERT for sequences, 0 where there is no token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertForSequenceClassification
+
+        config = BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=12,
+        )
+        config.num_labels = CLASSES
+        self.net = BertForSequenceClassification(config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(input_ids=x, attention_mask=(x != 0).long()).logits
+
+
+def torchvision_vit() -> nn.Module:
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(16, 4, 2, 2, 16, 32, num_classes=CLASSES)
+
+
+def timm_model(name: str, **options: Any) -> nn.Module:
+    timm = pytest.importorskip("timm")
+    return timm.create_model(name, num_classes=CLASSES, **options)
+
+
+SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+LIBRARY_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "torchvision vit": torchvision_vit,
+    "timm vit": lambda: timm_model("vit_tiny_patch16_224", init_values=0.1, **SMALL),
+    "timm flexivit": lambda: timm_model("flexivit_small", **SMALL),
+    "timm efficientnet": lambda: timm_model("efficientnet_b0"),
+    "bert": Bert,
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY_NETWORKS)
+def test_networks_of_libraries_equal_autograd(name: str) -> None:
+    if name == "bert":
+        pytest.importorskip("transformers")
+    model = build(LIBRARY_NETWORKS[name])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # Class tokens and the like begin at zero.
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    inputs, targets = data(3, 16, 16, samples=4)
+    if name == "bert":
+        inputs = torch.randint(1, 50, (4, 10), generator=generator)
+        inputs[1, 6:] = 0
+    sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
     found = engine(inputs, targets).T
     assert not engine.fallback
@@ -373,6 +503,39 @@ def test_rows_averaged_over_a_batch_are_its_gradient() -> None:
     order = np.random.default_rng(gradients.seeds.seed_sequence(3, "pass", 1)).permutation(12)
     expected = by_sample[torch.from_numpy(order[5:10])].mean(dim=0)
     assert relative_error(by_batch[3], expected) < 1e-5
+
+
+def test_a_loss_that_compares_samples_has_gradients_of_mini_batches_only() -> None:
+    def contrastive(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        others = functional.one_hot(targets, CLASSES).float()
+        return functional.cross_entropy(outputs @ others.T, torch.arange(len(outputs)))
+
+    inputs, targets = data(6, samples=9)
+    model = build(lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, CLASSES)))
+    sample = gradients.sample_parameters(model, uniform=30, per_layer=5, seed=2)
+    found = gradients.mini_batch_gradients(
+        model,
+        contrastive,
+        inputs,
+        targets,
+        sample,
+        batch_size=4,
+        passes=1,
+        batch_statistics=True,
+        seed=3,
+    )
+    batches = list(gradients.mini_batches_of_passes(9, 4, passes=1, seed=3))
+    parameters = dict(model.named_parameters())
+    for row, batch in zip(found, batches, strict=True):
+        model.zero_grad()
+        contrastive(model(inputs[batch]), targets[batch]).backward()
+        expected = [
+            parameters[name].grad.flatten()[offset]  # type: ignore[union-attr]
+            for name, offset in zip(sample.names, sample.frame["offset"], strict=True)
+        ]
+        assert relative_error(row, torch.stack(expected)) < 1e-5
+    with pytest.raises(ValueError, match="not the mean of the losses of its samples"):
+        gradients.per_sample_gradients(model, contrastive, inputs, targets, sample)
 
 
 def test_batch_statistics_are_used_where_asked_and_leave_no_trace() -> None:

@@ -44,6 +44,19 @@ def test_defaults_are_not_shared_between_entries() -> None:
     assert complete_settings(DEFAULT, SCHEMA)["runs"][0]["training"]["milestones"] == []
 
 
+def test_a_data_set_gets_the_defaults_of_its_source_only() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["datasets"]["own"] = {"source": "cifar10", "subset": {"train": 10}}
+    settings["datasets"]["table"] = {"source": "adbench", "name": "cardio"}
+    completed = complete_settings(settings, SCHEMA)["datasets"]
+    assert completed["own"] == {
+        "source": "cifar10",
+        "subset": {"train": 10},
+        "normalisation": "data",
+    }
+    assert completed["table"] == {"source": "adbench", "name": "cardio", "test_fraction": 0.2}
+
+
 MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c.update(nosie=1), r"the top level: unknown key 'nosie'; did you mean 'noise'\?"),
     (
@@ -99,6 +112,41 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         lambda c: c["datasets"].update(own={"source": "table"}),
         r"datasets\.own: .*needs the key 'path'",
     ),
+    (
+        lambda c: c["datasets"].update(own={"source": "cifar"}),
+        r"datasets\.own\.source: .*did you mean 'cifar10'\? Allowed are: bundled, table, adbench",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "cifar10", "subsets": {"train": 5}}),
+        r"datasets\.own: unknown key 'subsets'; did you mean 'subset'\?",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "cifar10", "length": 5}),
+        r"datasets\.own: .*'cifar10' takes no key 'length'\. It takes: subset, normalisation\.",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "cifar10", "subset": {"train": 0}}),
+        r"datasets\.own\.subset\.train: 0 must be at least 1",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "adbench", "name": "wine"}),
+        r"datasets\.own\.name: source 'adbench' has no 'wine'.* It has: breastw, cardio, satellite",
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "adbench", "name": "cardoi"}),
+        r"datasets\.own\.name: .*did you mean 'cardio'\?",
+    ),
+    (
+        lambda c: c["datasets"].update(
+            own={"source": "image_folder", "path": "a.tar", "sha256": "12"}
+        ),
+        r'datasets\.own\.sha256: "12" is not a valid .*64 hexadecimal digits',
+    ),
+    (
+        lambda c: c["datasets"].update(own={"source": "imagenet"}),
+        r"needs the key 'path'",
+    ),
+    (lambda c: c.update(mirror=3), r"mirror: 3 is int; it must be of type string or null"),
     (lambda c: c["escape"].update(datasets=["wien"]), r"escape\.datasets\[0\]: .*'wine'"),
     (
         lambda c: c["escape"].update(target_iterations=[9, 5]),

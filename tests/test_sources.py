@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgnoise import sources
+from sgnoise.downloads import RemoteFile
+from sgnoise.settings import SOURCE_KEYS, SOURCE_NAMES
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 
@@ -128,7 +133,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     [
         ({"name": "digits"}, "a data set needs 'source'; found"),
         ({"source": "bundle", "name": "digits"}, "unknown source of data 'bundle'; did you mean"),
-        ({"source": "bundled"}, "a bundled data set needs 'name'"),
+        ({"source": "bundled"}, "source 'bundled': missing a required argument: 'name'"),
         (
             {"source": "bundled", "name": "digit"},
             r"unknown bundled data set 'digit'; did you mean 'digits'\? \(valid: breast_cancer,",
@@ -137,7 +142,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
             {"source": "bundled", "name": "wine", "form": "image"},
             r"form of the data set 'wine' 'image' \(valid: table\)",
         ),
-        ({"source": "bundled", "name": "wine", "split": 1}, r"unknown options \['split'\]"),
+        ({"source": "bundled", "name": "wine", "split": 1}, "unexpected keyword argument 'split'"),
         ({"source": "bundled", "name": "wine", "test_fraction": 1}, "at least 0 and below 1"),
         ({"source": "bundled", "name": "wine", "test_fraction": 0.999}, "leaves none of 178"),
         ({"source": "table", "path": "no.csv", "target": "y"}, "no.csv: no such file"),
@@ -196,6 +201,43 @@ def test_an_unknown_suffix_is_explained(tmp_path: Path) -> None:
     spec = {"source": "table", "path": str(tmp_path / "mine.xlsx"), "target": "y"}
     with pytest.raises(ValueError, match=r"suffix of the table .*'.xlsx' \(valid: .csv, .npz"):
         sources.prepare(spec, seed=1)
+
+
+def test_adbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mirror" / "4_breastw.npz"
+    path.parent.mkdir()
+    table = rng.integers(1, 11, (50, 9), dtype=np.uint8)
+    np.savez(path, X=table, y=np.repeat([0, 1], [40, 10]))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    real = sources._ADBENCH["breastw"]
+    pinned = replace(real, file=RemoteFile(real.file.name, None, "sha256", digest))
+    monkeypatch.setitem(sources._ADBENCH, "breastw", pinned)
+    spec = {"source": "adbench", "name": "breastw", "test_fraction": 0.2}
+    dataset = sources.prepare(spec, seed=1, mirror=path.parent)
+    assert dataset.kind == "table"
+    assert dataset.train_inputs.dtype == np.float32
+    assert np.bincount(dataset.train_targets).tolist() == [32, 8]
+    assert np.bincount(dataset.test_targets).tolist() == [8, 2]
+    np.testing.assert_allclose(dataset.train_inputs.mean(axis=0), 0, atol=1e-6)
+    assert dataset.description["source_sha256"] == digest
+    with pytest.raises(ValueError, match="data set of ADBench 'breast'; did you mean 'breastw'"):
+        sources.prepare({**spec, "name": "breast"}, seed=1)
+
+
+def test_settings_and_readers_agree() -> None:
+    assert SOURCE_KEYS.keys() == sources._SOURCES.keys()
+    for source, (needed, optional) in SOURCE_KEYS.items():
+        _, *parameters = inspect.signature(sources._SOURCES[source]).parameters.values()
+        taken = {parameter.name: parameter.default for parameter in parameters}
+        taken.pop("source", None)
+        assert {*needed, *optional} == taken.keys(), source
+        assert {name for name in taken if taken[name] is inspect.Parameter.empty} == {*needed}
+        for name, default in optional.items():
+            # The library leaves all samples to training unless asked; a study holds some back.
+            assert name == "test_fraction" or taken[name] == default, (source, name)
+    assert set(SOURCE_NAMES["adbench"]) == sources._ADBENCH.keys()
+    assert set(SOURCE_NAMES["bundled"]) == sources._BUNDLED.keys()
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:

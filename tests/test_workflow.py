@@ -142,6 +142,11 @@ def test_a_fresh_clone_with_copied_results_runs_nothing(clone: Path) -> None:
     assert planned(clone) == set()
 
 
+def test_naming_a_mirror_runs_nothing(finished: Path, tmp_path: Path) -> None:
+    printed = snakemake(finished, "--dry-run", "--config", f"mirror={tmp_path}")
+    assert "Nothing to be done" in printed
+
+
 def test_touching_every_source_runs_nothing(clone: Path) -> None:
     for name in SOURCES:
         for file in [clone / name, *(clone / name).rglob("*")]:

@@ -90,13 +90,12 @@ class Dataset:
             Inputs, float32 (standardised) or, of texts, int64; and targets, int64. New arrays.
         """
         inputs, targets = self._stored(part)
-        # A slice of a mapped file is not in memory yet, nor is it aligned there.
-        taken = np.array(inputs[rows])
+        taken = _own(inputs, rows)
         if self.scaling is not None:
             levels, taken = taken, np.empty(taken.shape, np.float32)
             for channel, scaled in enumerate(self.scaling):
                 taken[:, channel] = scaled[levels[:, channel]]
-        return taken, np.array(targets[rows])
+        return taken, _own(targets, rows)
 
     @cached_property
     def digest(self) -> str:
@@ -116,6 +115,12 @@ class Dataset:
         if part == "test":
             return self.test_inputs, self.test_targets
         raise unknown_name("part of a data set", part, ("train", "test"))
+
+
+def _own(array: np.ndarray, rows: Rows) -> np.ndarray:
+    """Some rows as a new array: a slice alone would be a view, of a file not even in memory."""
+    taken = np.asarray(array[rows])
+    return taken.copy() if isinstance(rows, slice) else taken
 
 
 def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:

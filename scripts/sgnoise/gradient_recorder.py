@@ -71,9 +71,10 @@ _VIEWS = {
     torch.Tensor.transpose,
     torch.Tensor.permute,
     torch.Tensor.t,
-    torch.Tensor.T.__get__,
-    torch.Tensor.mT.__get__,
+    torch.Tensor.T.__get__,  # type: ignore[attr-defined]
+    torch.Tensor.mT.__get__,  # type: ignore[attr-defined]
     torch.Tensor.__getitem__,
+    torch.Tensor.contiguous,
     torch.Tensor.expand,
 }
 
@@ -339,8 +340,9 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any],
     ) -> None:
         """Remember which weight is where in a view: where the same view of their numbers has it."""
-        numbers = torch.arange(used.tensor.numel()).reshape(used.tensor.shape)
-        found = func(numbers, *args[1:], **kwargs).reshape(-1).numpy()
+        numbers = torch.arange(used.tensor.numel(), device=view.device)
+        numbers = func(numbers.reshape(used.tensor.shape), *args[1:], **kwargs)
+        found = numbers.reshape(-1).cpu().numpy()
         order = np.argsort(used.offsets)
         place = np.searchsorted(used.offsets[order], found).clip(max=len(order) - 1)
         offsets = np.flatnonzero(used.offsets[order][place] == found)

@@ -81,12 +81,12 @@ def _convolution(
 ) -> Call:
     dimensions = weight.ndim - 2
     dilation = _each(dilation, dimensions)
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
+    if isinstance(padding, str):
+        same = padding == "same"
         # An odd number of zeros has the one more at the end, where nobody counts them.
         padding = tuple(
-            d * (size - 1) // 2 for d, size in zip(dilation, weight.shape[2:], strict=True)
+            same * step * (size - 1) // 2
+            for step, size in zip(dilation, weight.shape[2:], strict=True)
         )
     add = partial(
         _add_convolution,

@@ -490,7 +490,9 @@ def _layout(
     folders = Counter(parts[0] for parts, _ in pairs)
     train, held_back = pairs, pairs[:0]
     if "train" in folders:
-        test = next((folder for folder in _TEST_FOLDERS if folder in folders), "test")
+        # ImageNet's test part has no classes, so it is none here.
+        classed = {parts[0] for parts, _ in pairs if len(parts) > 2}
+        test = next((folder for folder in _TEST_FOLDERS if folder in classed), None)
         others = {name: count for name, count in folders.items() if name not in ("train", test)}
         if others:
             logger.warning("%s: neither training nor test part, passed over: %s", where, others)

@@ -37,7 +37,18 @@ PARAMETER_COLUMNS = (
     "stratum",
 )
 
-_VERSIONED = ("numpy", "scipy", "numba", "torch", "torchvision", "pyarrow", "scikit-learn")
+_VERSIONED = (
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "torchvision",
+    "pyarrow",
+    "scikit-learn",
+    "timm",
+    "transformers",
+    "open-clip-torch",
+)
 
 
 def software_versions() -> dict[str, str]:
