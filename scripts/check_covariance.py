@@ -1,4 +1,4 @@
-"""Proposition 3.4 beside the measured covariance of a network small enough for exact Hessians."""
+"""Proposition 3.4 and Lemma 3.3 on a network small enough for exact Hessians."""
 
 import itertools
 
@@ -85,15 +85,27 @@ def check_covariance(
     batch_size: int,
     distances: list[float],
     starts: int,
+    alpha: float,
+    epsilon: float,
+    rho: float,
+    times: list[float],
     study: str,
     seed: int,
 ) -> None:
-    """Compare row sums of the noise covariance with Proposition 3.4 and write one row a parameter.
+    """Compare a network's noise with Proposition 3.4 and Lemma 3.3 and write one row an entry.
 
-    Measured is the exact covariance of mini-batch gradients, drawn with replacement, at a point W.
-    The formula is evaluated with the exact moment E(Z Z') of the points used: so it is the
-    proposition's expansion that is judged, not Lemma 3.3. The points are W* and, for each distance,
-    ``starts`` points in random directions around it, whose covariances are averaged.
+    ``compared`` says what ``measured`` and ``formula`` are:
+
+    * "row sums": of the exact covariance of mini-batch gradients, drawn with replacement, and of
+      Proposition 3.4 with the exact moment E(Z Z') of the points: the expansion is judged, not
+      Lemma 3.3. The points are W*, and for each distance ``starts`` points around it in opposite
+      pairs, averaged, so that what is odd in W - W* cancels.
+    * "change": the same less its value at W*, which is what the second term of the proposition is
+      for; averaged, and point by point (nothing cancels).
+    * "moment": E(Z_l Z_j), l != j, between large jumps: exact, for the small jumps' variance and
+      the drift of the whole Hessian, and by Lemma 3.3, which keeps the Hessian's diagonal.
+    * "row sums by Lemma 3.3": the covariance averaged over ``starts`` points with the mean and
+      covariance of the exact process, and Proposition 3.4 with the moment of Lemma 3.3.
 
     Args:
         covariance_path: Parquet to write.
@@ -101,10 +113,17 @@ def check_covariance(
         decay: weight decay, which makes the minimum strict.
         batch_size: B.
         distances: distances from the minimum, as shares of the norm of the weights there.
-        starts: points a distance.
+        starts: points a distance, an even number.
+        alpha, epsilon, rho: of the small jumps of every weight.
+        times: since the large jump, which led to the median of ``distances``.
         study: for the provenance.
         seed: of the starting weights and of the directions.
+
+    Raises:
+        ValueError: an odd number of points.
     """
+    if starts % 2:
+        raise ValueError(f"starts = {starts}: must be even, the points come in opposite pairs")
     torch.set_num_threads(1)
     network = Network(tuple(widths), decay, seed=integer_seed(seed, "network"))
     minimum = network.minimum()
@@ -113,35 +132,91 @@ def check_covariance(
     rng = generator(seed, "directions")
     norm = float(minimum.norm())
     logger.info("%d weights, |W*| = %.3g", network.size, norm)
-    tables = []
-    for distance in [0.0, *distances]:
-        count = starts if distance else 1
-        direction = rng.standard_normal((count, network.size))
+
+    def measured(away: np.ndarray) -> np.ndarray:
+        """Row sums of the covariance at W* + ``away``, a point (N,)."""
+        found = network.gradients(minimum + torch.from_numpy(away)).numpy()
+        return covariance_row_sum(found) / batch_size
+
+    def formula(moment: np.ndarray, variant: theory.Variant = "text") -> np.ndarray:
+        return theory.noise_covariance_row_sum(
+            at_minimum, bends, moment, batch_size=batch_size, variant=variant
+        )
+
+    tables: list[pd.DataFrame] = []
+
+    def add(compared: str, where: str, variant: str, seen: np.ndarray, said: np.ndarray) -> None:
+        columns = {"compared": compared, "where": where, "variant": variant}
+        values = {"measured": seen.ravel(), "formula": said.ravel()}
+        tables.append(pd.DataFrame(columns | values))
+
+    base, nothing = measured(np.zeros(network.size)), np.zeros((network.size, network.size))
+    variants: tuple[theory.Variant, ...] = ("text", "appendix")
+    for variant in variants:
+        add("row sums", "at the minimum", variant, base, formula(nothing, variant))
+    for distance in distances:
+        direction = rng.standard_normal((starts // 2, network.size))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        away = distance * norm * direction
-        found = [network.gradients(minimum + torch.from_numpy(w)).numpy() for w in away]
-        measured = np.mean([covariance_row_sum(gradients) for gradients in found], axis=0)
-        where = f"{distance:g} |W*| away" if distance else "at the minimum"
-        variants: tuple[theory.Variant, ...] = ("text", "appendix")
+        away = distance * norm * np.concatenate([direction, -direction])
+        single = np.stack([measured(w) for w in away])
+        moment = away.T @ away / starts
+        where = f"{distance:g} |W*| away"
+        opposite = f"{where}, opposite points averaged"
         for variant in variants:
-            formula = theory.noise_covariance_row_sum(
-                at_minimum, bends, away.T @ away / count, batch_size=batch_size, variant=variant
-            )
-            columns = {
-                "where": where,
-                "distance": distance,
-                "variant": variant,
-                "parameter": np.arange(network.size),
-                "measured": measured / batch_size,
-                "formula": formula,
-            }
-            tables.append(pd.DataFrame(columns))
+            add("row sums", opposite, variant, single.mean(axis=0), formula(moment, variant))
+        change = formula(moment) - formula(nothing)
+        add("change", opposite, "text", single.mean(axis=0) - base, change)
+        each = np.stack([formula(np.outer(w, w)) - formula(nothing) for w in away])
+        add("change", f"{where}, point by point", "text", single - base, each)
+
+    # Where the expansion around W* is still worth something.
+    share = sorted(distances)[len(distances) // 2]
+    start = share * norm * direction[0]
+    for time in times:
+        drift, spread = between_jumps(
+            bends.mean(axis=0), start, time, epsilon**2 * variance_rate(alpha, epsilon, rho)
+        )
+        exact = np.outer(drift, drift) + spread
+        diagonal = np.diagonal(bends.mean(axis=0))
+        lemma = theory.cross_moment(
+            time, start, diagonal, np.full(network.size, alpha), epsilon, rho=rho
+        )
+        flow = start * np.exp(-diagonal * time)
+        root = np.linalg.cholesky(spread)
+        normal = rng.standard_normal((starts, network.size))
+        points = drift + normal @ root.T
+        seen = np.mean([measured(w) for w in points], axis=0)
+        where = f"{share:g} |W*| away at first, t {time:g}, alpha {alpha:g}, "
+        where += f"epsilon {epsilon:g}, rho {rho:g}"
+        pairs = np.triu_indices(network.size, 1)
+        for name, values in (("with A", lemma), ("without A", np.outer(flow, flow))):
+            add("moment", where, name, exact[pairs], values[pairs])
+            add("row sums by Lemma 3.3", where, name, seen, formula(values))
     settings = {"widths": widths, "decay": decay, "batch_size": batch_size, "starts": starts}
+    settings |= {"alpha": alpha, "epsilon": epsilon, "rho": rho}
     store.write_table(
         covariance_path,
         pd.concat(tables, ignore_index=True),
         store.provenance(study=study, seed=seed, **settings),
     )
+
+
+def variance_rate(alpha: float, epsilon: float, rho: float) -> float:
+    """Variance per unit of time of one weight's jumps below epsilon^-rho."""
+    return float(theory.small_jump_variance(alpha, epsilon, rho=rho)[0])
+
+
+def between_jumps(
+    hessian_matrix: np.ndarray, start: np.ndarray, time: float, diffusion: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (N,) and covariance (N, N) at ``time`` of dZ = -H Z dt + noise, from ``start``.
+
+    The noise is independent between coordinates, of variance ``diffusion`` per unit of time.
+    """
+    values, vectors = np.linalg.eigh(hessian_matrix)
+    mean = vectors @ (np.exp(-values * time) * (vectors.T @ start))
+    grown = diffusion * -np.expm1(-2 * values * time) / (2 * values)
+    return mean, (vectors * grown) @ vectors.T
 
 
 def covariance_row_sum(gradients: np.ndarray) -> np.ndarray:

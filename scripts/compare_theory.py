@@ -25,7 +25,13 @@ import pandas as pd
 
 from sgnoise import store, theory
 from sgnoise.jobs import logger, running_job
-from sgnoise.sde import Exits, LevySystem, binomial_interval, first_exit_by_jumps
+from sgnoise.sde import (
+    Exits,
+    LevySystem,
+    Schedule,
+    binomial_interval,
+    first_exit_by_jumps,
+)
 from sgnoise.seeds import generator, integer_seed
 
 HOLDS = "holds"
@@ -92,6 +98,7 @@ def compare_theory(
         *ratio_rows(axis, rho=rho, seed=seed, threads=threads),
         *large_jump_rows(grid),
         *decay_rows(grid),
+        *step_rows(seed=seed, threads=threads),
         *noise_level_rows(seed=seed, threads=threads),
         *basin_rows(seed=seed, threads=threads),
     ]
@@ -391,22 +398,47 @@ def small_jump_positions(
 
 
 def covariance_rows(covariance: pd.DataFrame) -> list[dict[str, object]]:
-    """Proposition 3.4 on a small network.
+    """Proposition 3.4 and Lemma 3.3 on a small network.
 
-    Row sums may be near zero, so that the vectors are compared: the coefficients of the regression
+    Values may be near zero, so that the vectors are compared: the coefficients of the regression
     of formula on measured and the reverse, which are both near 1 only if the vectors agree.
     """
+    titles = {
+        "row sums": (
+            "Proposition 3.4 ({variant})",
+            "The row sums of the noise covariance follow from gradients and Hessians at W*.",
+        ),
+        "change": (
+            "Proposition 3.4, second term",
+            "Away from W*, the row sums change by what the Hessians of the samples say.",
+        ),
+        "moment": (
+            "Lemma 3.3 on a network, {variant}",
+            "Between large jumps, E[Z_l Z_j] follows from the diagonal of the Hessian.",
+        ),
+        "row sums by Lemma 3.3": (
+            "Proposition 3.4 by Lemma 3.3, {variant}",
+            "Between large jumps, the row sums follow from Lemma 3.3 and the Hessians at W*.",
+        ),
+    }
     rows = []
-    for (where, variant), part in covariance.groupby(["where", "variant"], sort=False):
+    for key, part in covariance.groupby(["compared", "where", "variant"], sort=False):
+        compared, where, variant = map(str, key)
         formula, measured = part["formula"].to_numpy(), part["measured"].to_numpy()
         both = formula @ measured
-        ratios = (both / (measured @ measured), formula @ formula / both)
+        # Vectors at more than a right angle have no positive ratio; 0 and infinity stand for it.
+        ratios = (
+            (both / (measured @ measured), formula @ formula / both)
+            if both > 0
+            else (0.0, math.inf)
+        )
+        theorem, statement = titles[compared]
         rows.append(
             row(
-                f"Proposition 3.4 ({variant})",
-                "The row sums of the noise covariance follow from gradients and Hessians at W*.",
-                "formula / measured row sums, by regression either way",
-                f"{where}, {len(part)} weights",
+                theorem.format(variant=variant),
+                statement,
+                f"formula / measured {compared}, by regression either way",
+                f"{where}, {len(part)} values",
                 [Case(ratio, ratio, ratio, 1.0) for ratio in ratios],
                 rule="equation",
             )
@@ -732,6 +764,52 @@ def decay_rows(grid: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
+def step_rows(*, seed: int, threads: int) -> list[dict[str, object]]:
+    """The same for the multi-step scheduler: a fall to a tenth at a tenth of the mean exit time."""
+    rows = []
+    epsilons = (0.01, 0.03)
+    for alphas, where in (((0.75,), "alpha < 1"), ((1.25, 1.75), "alpha > 1")):
+        cases = []
+        for alpha, epsilon in itertools.product(alphas, epsilons):
+            at = theory.small_noise_exit_time(alpha, epsilon, -1.0, 1.0) / 10
+            constant, stepped = (
+                simulate_basin(
+                    np.array([alpha]),
+                    epsilon,
+                    1.0,
+                    1.0,
+                    1.0,
+                    f"{name} {alpha:g} {epsilon:g}",
+                    seed,
+                    threads,
+                    schedule=schedule,
+                )
+                for name, schedule in (
+                    ("constant rate", Schedule()),
+                    ("stepped rate", Schedule(milestones=(at,), factor=0.1)),
+                )
+            )
+            cases.append(
+                quotient_case(
+                    Case(*stepped.mean_time(), epsilon),
+                    Case(*constant.mean_time(), epsilon),
+                    epsilon,
+                )
+            )
+        rows.append(
+            row(
+                "After Theorem 4.1, multi-step",
+                "A step down of the learning rate prolongs the exit.",
+                "simulated mean exit time, with / without a step to a tenth",
+                f"{where}, {span('alpha', alphas)}, {span('epsilon', epsilons)}, N 1, "
+                "step at a tenth of the mean exit time",
+                cases,
+                rule="order",
+            )
+        )
+    return rows
+
+
 def noise_level_rows(*, seed: int, threads: int) -> list[dict[str, object]]:
     """The exponent of the noise level 1' lambda: the paper prints three."""
     alphas, epsilon, levels = (0.75, 1.25, 1.75), 0.01, (0.5, 2.0)
@@ -863,10 +941,13 @@ def simulate_basin(
     seed: int,
     threads: int,
     row_sum: float = 1.0,
+    schedule: Schedule | None = None,
 ) -> Exits:
     """Exits from [-far, near]^N by the event-driven simulator, on the random stream ``name``."""
     return first_exit_by_jumps(
-        LevySystem(alpha=alpha, epsilon=epsilon, row_sum=row_sum, curvature=curvature),
+        LevySystem(
+            alpha=alpha, epsilon=epsilon, row_sum=row_sum, curvature=curvature, schedule=schedule
+        ),
         -far,
         near,
         cutoff=0.1 * near,

@@ -12,7 +12,7 @@ _OFFSET = 0.008
 
 
 def plot_exit_axis(*, exit_axis_path: str, png_path: str, pdf_path: str) -> None:
-    """Draw simulated probabilities with intervals beside those of Corollary 4.4.
+    """Draw simulated probabilities beside Corollary 4.4 and the limit of small noise.
 
     Args:
         exit_axis_path: exit_axis.parquet.
@@ -36,6 +36,9 @@ def plot_exit_axis(*, exit_axis_path: str, png_path: str, pdf_path: str) -> None
                 )
                 colour, marker = plots.SERIES[number], plots.MARKERS[number]
                 axes.plot(rows["alpha_1"], 100 * rows["corollary"], "--", color=colour)
+                axes.plot(
+                    rows["alpha_1"], 100 * rows["small_noise"], ":", color=colour, linewidth=1
+                )
                 axes.errorbar(
                     x,
                     probability,
@@ -51,7 +54,8 @@ def plot_exit_axis(*, exit_axis_path: str, png_path: str, pdf_path: str) -> None
             axes.set_title(f"ε = {epsilon:g}, box of half width {box:g}, {paths}")
             axes.set_xlabel("$α_1$, the lower of the two")
             axes.set_xticks(sorted(panel["alpha_1"].unique()))
-            axes.set_ylim(min(48, 100 * exits[["low", "corollary"]].min().min() - 2), 101)
+            shown = exits[["low", "corollary", "small_noise"]]
+            axes.set_ylim(min(48, 100 * shown.min().min() - 2), 101)
         grid[0].set_ylabel("exits through axis 1 (%)")
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle="", label=f"Δ = {delta:g}")
@@ -59,7 +63,8 @@ def plot_exit_axis(*, exit_axis_path: str, png_path: str, pdf_path: str) -> None
         ]
         handles += [
             Line2D([], [], color=plots.INK, linestyle="--", label="Corollary 4.4"),
-            Line2D([], [], color=plots.GREY, linewidth=1, label="no preference (50 %)"),
+            Line2D([], [], color=plots.INK, linestyle=":", linewidth=1, label="jump intensities"),
+            Line2D([], [], color=plots.GREY, linewidth=1, label="no preference"),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 

@@ -28,6 +28,7 @@ import plot_decay
 import plot_escape_times
 import plot_exit_axis
 import plot_histograms
+import plot_theory
 from sgnoise import plots, store
 
 DRAWS = 600
@@ -160,10 +161,34 @@ def make_exit_axis(path: Path) -> str:
             "low": 0.53 + 0.5 * delta + 0.02 * alpha,
             "high": 0.57 + 0.5 * delta + 0.02 * alpha,
             "corollary": 0.6 + 0.5 * delta,
+            "small_noise": 0.55 + 0.6 * delta,
         }
         for alpha in (0.55, 0.75, 0.95, 1.15)
         for delta in (0.2, 0.35, 0.5)
     ]
+    store.write_table(path, pd.DataFrame(rows), PROVENANCE)
+    return str(path)
+
+
+def make_exit_time(path: Path) -> str:
+    rows = []
+    for alpha, epsilon, power, size in itertools.product(
+        (0.75, 1.75), (0.05, 0.2), (1.0, 0.8), (1, 2)
+    ):
+        mean = epsilon**-alpha / size
+        rows.append(
+            {
+                "alpha": alpha,
+                "epsilon": epsilon,
+                "gamma": power,
+                "dimensions": size,
+                "mean_exit_time": mean,
+                "low": 0.9 * mean,
+                "high": 1.1 * mean,
+                "bound_text": np.inf if size == 1 else 4 * mean,
+                "bound_appendix": np.inf if size == 1 else 4 * mean / power**8,
+            }
+        )
     store.write_table(path, pd.DataFrame(rows), PROVENANCE)
     return str(path)
 
@@ -224,6 +249,8 @@ def draw(name: str, folder: Path) -> None:
             batch_size=32,
             **out,
         )
+    elif name == "theory":
+        plot_theory.plot_theory(exit_time_path=make_exit_time(folder / "exit_time.parquet"), **out)
     else:
         plot_exit_axis.plot_exit_axis(
             exit_axis_path=make_exit_axis(folder / "exit_axis.parquet"), **out
@@ -239,6 +266,7 @@ FIGURES = (
     "alpha_by_network",
     "alpha_by_layer",
     "exit_axis",
+    "theory",
 )
 
 
@@ -349,6 +377,7 @@ LABELS = {
     "alpha_by_network": ["mlp\n195 weights\n5 left out", "resnet20\n200 weights"],
     "alpha_by_layer": ["Conv2d", "BatchNorm2d", "Linear", "before a hard sigmoid", "resnet20"],
     "exit_axis": ["Δ = 0.2", "Δ = 0.5", "Corollary 4.4", "exits through axis 1 (%)"],
+    "theory": ["no decay", "decay, γ = 0.8", "bound / simulated", "Theorem 4.1 (appendix)"],
 }
 
 

@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "report"
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FIGURE_CAPTIONS = [REPORT / f"figure_{number}.rst" for number in range(1, 10)]
-TITLED = [*FIGURE_CAPTIONS, REPORT / "table.rst", REPORT / "claims.rst", REPORT / "theorems.rst"]
+TITLED = [
+    *FIGURE_CAPTIONS,
+    *(REPORT / f"{name}.rst" for name in ("theory", "table", "claims", "theorems")),
+]
 VOID = {"meta", "img", "br", "link", "hr"}
 
 

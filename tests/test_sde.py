@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from sgnoise import sde, stable, theory
+from sgnoise import sde, sde_kernels, stable, theory
 from sgnoise.sde import (
     Exits,
     LevySystem,
@@ -245,6 +245,70 @@ def test_exit_time_converges_with_the_step() -> None:
     assert middle > 1.02 * fine
     assert agree(means[2], reference, 0.04)
     assert not agree(means[0], reference, 0.1)
+
+
+def test_normal_variables_have_the_normal_law() -> None:
+    words = np.random.default_rng(SEED).integers(0, 2**32, 20_000, dtype=np.uint32)
+    normal = np.array([float(sde_kernels._normal(word)) for word in words])
+    assert stats.kstest(normal, "norm").pvalue > 1e-3
+    # The far ends: u of 2^-32 and of nearly 1.
+    extreme = [sde_kernels._normal(np.uint32(word)) for word in (1, 0, 2**32 - 1)]
+    expected = -stats.norm.ppf(2.0**-33)
+    np.testing.assert_allclose(extreme, [expected, -expected, 0.0], atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "activity", "cutoff", "share"),
+    [(0.75, 1e-3, 0.01, 0.5), (1.2, 1e-4, 0.01, 0.5), (1.9, 1.0, 1e-3, 1.0)],
+)
+def test_touches_of_an_edge_by_one_jump_and_by_many(
+    alpha: float, activity: float, cutoff: float, share: float
+) -> None:
+    """One small jump that does it is worth half of the Gaussian, many are worth the whole."""
+    assert sde._touch_share(alpha, activity, cutoff) == pytest.approx(share, rel=0.03)
+
+
+def test_touches_of_an_edge_against_simulated_small_jumps() -> None:
+    """Where the edge's surroundings are not flat: neither a half nor the whole."""
+    alpha, activity, cutoff = 0.75, 0.1, 0.6
+    rng = np.random.default_rng(SEED)
+    paths, horizon, least = 60_000, 0.6, 0.003
+    # Starts where large jumps land, beyond the cutoff and before the edge at 1.
+    d = rng.uniform(0, 1 - cutoff, paths)
+    weight = (1 - d) ** (-1 - alpha)
+    rate = activity / alpha * (least**-alpha - cutoff**-alpha)
+    counts = rng.poisson(2 * rate * horizon, paths)
+    most = int(counts.max())
+    times = np.sort(np.where(np.arange(most) < counts[:, None], rng.random((paths, most)), 2.0))
+    tail = (least / cutoff) ** alpha
+    sizes = least * (tail + (1 - tail) * rng.random((paths, most))) ** (-1 / alpha)
+    sizes *= rng.choice([-1.0, 1.0], sizes.shape)
+    w, last, out = 1 - d, np.zeros(paths), np.zeros(paths, dtype=bool)
+    for k in range(most):
+        due = np.minimum(times[:, k], 1.0) * horizon
+        w = w * np.exp(last - due) + np.where(times[:, k] <= 1, sizes[:, k], 0.0)
+        last = due
+        out |= w >= 1
+    crossed = float(np.mean(out * weight))
+    margin = SLACK * 1.96 * float(np.std(out * weight)) / math.sqrt(paths)
+    variance = 2 * activity * cutoff ** (2 - alpha) / (2 - alpha)
+    gaussian = float(np.mean(np.exp(-2 * d / variance) * weight))
+    # 5 % for the jumps below ``least``, for the horizon and for the jumps of several.
+    share = sde._touch_share(alpha, activity, cutoff)
+    assert abs(crossed / gaussian - share) < 0.05 * share + margin / gaussian
+    assert 0.55 * gaussian < crossed - margin
+    assert crossed + margin < 0.95 * gaussian
+
+
+def test_a_coarse_cutoff_is_accurate_where_noise_is_small() -> None:
+    system = LevySystem(alpha=0.75, epsilon=0.05, curvature=1.0)
+    coarse, fine = (
+        first_exit_by_jumps(
+            system, -1.0, 1.0, cutoff=cutoff, max_events=10**6, paths=2_000_000, seed=SEED
+        )
+        for cutoff in (0.3, 0.06)
+    )
+    assert agree(coarse, fine, 0.001)
 
 
 def test_small_jumps_matter_where_alpha_is_large() -> None:

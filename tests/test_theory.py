@@ -271,6 +271,21 @@ def test_theorem_4_3_is_a_time(variant: theory.Variant) -> None:
     assert probability[0] > 1
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_theorem_4_3_without_decay_is_equation_23(variant: theory.Variant) -> None:
+    """At gamma = 1 the gamma function and its argument are out of play."""
+    epsilon, rho = 0.05, 0.5
+    found = theory.exit_probability(ALPHA, epsilon, *EDGES, rho=rho, gamma=1.0, variant=variant)
+    edges = (-EDGES[0]) ** -ALPHA + EDGES[1] ** -ALPHA
+    rate, beta = epsilon**ALPHA / ALPHA * edges, 2 / ALPHA * epsilon ** (rho * ALPHA)
+    mean, low, high = ALPHA.mean(), -EDGES[0].mean(), EDGES[1].mean()
+    leaves = epsilon**mean / mean * (low**-mean + high**-mean)
+    leaves /= 2 / mean * epsilon ** (rho * mean)
+    factor = (1 - leaves) * (1 - beta / beta.sum())
+    total = np.sum(beta**2 / (beta.sum() * rate**2 * factor))
+    np.testing.assert_allclose(found, rate / beta * EDGES[1] ** -ALPHA * total)
+
+
 def test_corollary_4_4_in_terms_of_the_learning_rate() -> None:
     eta, rho = 0.01, 0.3
     epsilon = eta ** ((ALPHA - 1) / ALPHA)
@@ -424,10 +439,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     covariance = pd.DataFrame(
         {
+            "compared": "row sums",
             "where": "at the minimum",
-            "distance": 0.0,
             "variant": "text",
-            "parameter": [0, 1, 2],
             "measured": [1.0, 2.0, -3.0],
             "formula": [1.05, 2.0, -3.0],
         }
@@ -488,26 +502,52 @@ def test_covariance_of_a_small_network(tmp_path: Path) -> None:
     from check_covariance import check_covariance
 
     path = tmp_path / "covariance.parquet"
+    common: dict[str, Any] = {"widths": [3], "decay": 0.02, "batch_size": 8, "alpha": 1.5}
+    common |= {"epsilon": 0.01, "rho": 0.5, "study": "test", "seed": 1}
     check_covariance(
-        covariance_path=str(path),
-        widths=[3],
-        decay=0.02,
-        batch_size=8,
-        distances=[0.01],
-        starts=20,
-        study="test",
-        seed=1,
+        covariance_path=str(path), distances=[0.003], starts=20, times=[1e-4], **common
     )
     table = pd.read_parquet(path)
-    assert len(table) == 2 * 2 * (4 * 3 + 3 + 3 * 3 + 3)
-    at = table[table["distance"] == 0]
-    text, appendix = (at[at["variant"] == variant] for variant in VARIANTS)
+    size = 4 * 3 + 3 + 3 * 3 + 3
+
+    def error(compared: str, variant: str, where: str) -> float:
+        part = table[(table["compared"] == compared) & (table["variant"] == variant)]
+        part = part[part["where"].str.contains(where, regex=False)]
+        return float(
+            np.linalg.norm(part["formula"] - part["measured"]) / np.linalg.norm(part["measured"])
+        )
+
     # At the minimum the text's formula is the covariance itself; the appendix divides by D = 150.
-    np.testing.assert_allclose(text["formula"], text["measured"], atol=1e-9)
-    np.testing.assert_allclose(150 * appendix["formula"], appendix["measured"], atol=1e-7)
-    near = table[(table["distance"] > 0) & (table["variant"] == "text")]
-    error = np.linalg.norm(near["formula"] - near["measured"])
-    assert 0 < error < 0.05 * np.linalg.norm(near["measured"])
+    assert error("row sums", "text", "at the minimum") < 1e-7
+    assert error("row sums", "appendix", "at the minimum") == pytest.approx(149 / 150, rel=1e-6)
+    assert 0 < error("row sums", "text", "opposite") < 0.01
+    # The second term: without cancellation it misses the first order, which the paper drops.
+    assert error("change", "text", "opposite") < error("change", "text", "point by point")
+    assert error("change", "text", "point by point") > 0.9
+    # Right after the jump nothing has moved.
+    moments = (table["compared"] == "moment") & (table["variant"] == "without A")
+    assert moments.sum() == size * (size - 1) / 2
+    assert error("moment", "without A", "t 0.0001") < 0.01
+    with pytest.raises(ValueError, match="even"):
+        check_covariance(
+            covariance_path=str(path), distances=[0.1], starts=3, times=[1.0], **common
+        )
+
+
+def test_between_jumps_follows_the_linear_equation() -> None:
+    """Against a sum over small steps, for a Hessian that is not diagonal."""
+    from check_covariance import between_jumps
+
+    bend = np.array([[2.0, 0.7], [0.7, 1.0]])
+    start, time, steps, diffusion = np.array([1.0, -0.5]), 0.8, 4000, 0.3
+    mean, spread = between_jumps(bend, start, time, diffusion)
+    step = np.eye(2) - bend * time / steps
+    drift, covariance = start, np.zeros((2, 2))
+    for _ in range(steps):
+        drift = step @ drift
+        covariance = step @ covariance @ step.T + np.eye(2) * diffusion * time / steps
+    np.testing.assert_allclose(mean, drift, rtol=1e-3)
+    np.testing.assert_allclose(spread, covariance, rtol=1e-3)
 
 
 def test_table_of_theorems(study: Path, tmp_path: Path) -> None:
