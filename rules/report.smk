@@ -7,12 +7,14 @@ rule make_report:
         tables=expand(f"{RESULTS}/tables/table_{{number}}.md", number=range(1, 4)),
         claims=f"{RESULTS}/claims.csv",
         theorems=f"{RESULTS}/tables/theorems.csv",
+        theory=f"{RESULTS}/figures/theory.png",
         figure_captions=[
             source(f"report/figure_{number}.rst") for number in range(1, 10)
         ],
         table_caption=source("report/table.rst"),
         claims_caption=source("report/claims.rst"),
         theorems_caption=source("report/theorems.rst"),
+        theory_caption=source("report/theory.rst"),
         workflow_caption=source("report/workflow.rst"),
         template=source("report/page.html.j2"),
         style=source("report/page.css"),

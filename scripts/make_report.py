@@ -100,12 +100,13 @@ def png_size(content: bytes, path: str) -> tuple[int, int]:
     return width, height
 
 
-def read_figure(number: int, png_path: str, caption: Caption) -> dict[str, Any]:
-    """What the page needs of a figure: its caption, its bytes in base64, its size."""
+def read_figure(name: str, png_path: str, caption: Caption) -> dict[str, Any]:
+    """What the page needs of a figure: its name, its caption, its bytes in base64, its size."""
     content = Path(png_path).read_bytes()
     width, height = png_size(content, png_path)
     return {
-        "number": number,
+        "name": name,
+        "file": Path(png_path).stem,
         "title": caption.title,
         "paragraphs": caption.paragraphs,
         "image": base64.b64encode(content).decode(),
@@ -227,6 +228,8 @@ def make_report(
     claims_caption: str,
     theorems_path: str,
     theorems_caption: str,
+    theory_path: str,
+    theory_caption: str,
     workflow_caption: str,
     template_path: str,
     style_path: str,
@@ -245,6 +248,8 @@ def make_report(
         claims_caption: its caption.
         theorems_path: theorems.csv.
         theorems_caption: its caption.
+        theory_path: PNG of the bounds beside simulation.
+        theory_caption: its caption.
         workflow_caption: what the study is, without a title.
         template_path: the page, in jinja2.
         style_path: its style sheet, put into the page.
@@ -254,7 +259,7 @@ def make_report(
         ValueError: an input that does not hold what it must; the message names it.
     """
     figures = [
-        read_figure(number, png_path, read_caption(caption, config, study=study))
+        read_figure(f"Figure {number}", png_path, read_caption(caption, config, study=study))
         for number, (png_path, caption) in enumerate(
             zip(figure_paths, figure_captions, strict=True), start=1
         )
@@ -290,10 +295,13 @@ def make_report(
         figures=figures,
         tables=tables,
         theorems=read_theorems(theorems_path, read_caption(theorems_caption, config, study=study)),
+        theory=read_figure(
+            "Theory", theory_path, read_caption(theory_caption, config, study=study)
+        ),
         example=_EXAMPLE.format(
             study=study,
             run=config["runs"][0]["name"],
-            batch_size=config["noise"]["batch_sizes"][0],
+            batch_size=config["runs"][0]["batch_sizes"][0],
         ),
         software=store.software_versions(),
         settings=yaml.safe_dump(
@@ -318,6 +326,8 @@ if __name__ == "__main__":
             claims_caption=job.input.claims_caption,
             theorems_path=job.input.theorems,
             theorems_caption=job.input.theorems_caption,
+            theory_path=job.input.theory,
+            theory_caption=job.input.theory_caption,
             workflow_caption=job.input.workflow_caption,
             template_path=job.input.template,
             style_path=job.input.style,

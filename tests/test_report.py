@@ -17,10 +17,12 @@ import yaml
 from jinja2 import UndefinedError
 
 import make_report
+from sgnoise.settings import complete_settings, load_schema
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "report"
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+SCHEMA = load_schema(ROOT / "schemas" / "config.schema.yaml")
 FIGURE_CAPTIONS = [REPORT / f"figure_{number}.rst" for number in range(1, 10)]
 TITLED = [
     *FIGURE_CAPTIONS,
@@ -96,6 +98,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     figures = [tmp_path / f"figure_{number}.png" for number in range(1, 10)]
     for number, path in enumerate(figures):
         make_png(path, shade=20 * number)
+    make_png(tmp_path / "theory.png", shade=200)
     tables = [tmp_path / f"table_{number}.md" for number in range(1, 4)]
     for number, path in enumerate(tables, start=1):
         path.write_text(TABLE.format(number=number), encoding="utf-8")
@@ -110,7 +113,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     theorems.to_csv(tmp_path / "theorems.csv", index=False)
     return {
         "study": CONFIG["study"],
-        "config": CONFIG,
+        "config": complete_settings(CONFIG, SCHEMA),
         "figure_paths": [str(path) for path in figures],
         "figure_captions": [str(path) for path in FIGURE_CAPTIONS],
         "table_paths": [str(path) for path in tables],
@@ -119,6 +122,8 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
         "claims_caption": str(REPORT / "claims.rst"),
         "theorems_path": str(tmp_path / "theorems.csv"),
         "theorems_caption": str(REPORT / "theorems.rst"),
+        "theory_path": str(tmp_path / "theory.png"),
+        "theory_caption": str(REPORT / "theory.rst"),
         "workflow_caption": str(REPORT / "workflow.rst"),
         "template_path": str(REPORT / "page.html.j2"),
         "style_path": str(REPORT / "page.css"),
@@ -169,7 +174,9 @@ def page(inputs: dict[str, Any]) -> Page:
 
 def test_all_figures_are_inside(page: Page, inputs: dict[str, Any]) -> None:
     images = page.all("img")
-    assert len(images) == 9
+    assert len(images) == 10
+    *images, theory = images
+    assert theory["alt"].startswith("Theory: ")
     for number, (image, path) in enumerate(zip(images, inputs["figure_paths"], strict=True), 1):
         kind, _, content = image["src"].partition(",")
         assert kind == "data:image/png;base64"

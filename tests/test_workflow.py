@@ -108,7 +108,9 @@ def test_the_study_makes_everything_that_it_promises(finished: Path) -> None:
         for kind in ("csv", "md", "tex"):
             assert (results / f"tables/table_{number}.{kind}").stat().st_size > 0
     assert len(pd.read_csv(results / "tables/table_2.csv")) == 4
-    assert (results / "report.html").read_text().count("<img") == 9
+    assert (results / "report.html").read_text().count(
+        "<img"
+    ) == 10  # nine of the paper, and the theory
     assert not list(results.rglob("*.part*")), "a temporary file was left behind"
 
 
