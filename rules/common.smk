@@ -44,9 +44,10 @@ RATE_COUNT = len(RATES) if isinstance(RATES, list) else RATES
 
 # Jobs learn of the mirror through the environment, not through a parameter: it says where files are
 # found and not what is in them, as their checksums are pinned, so that to name another one must not
-# make anything run again.
-if SETTINGS["mirror"] is not None:
-    os.environ.update(SGNOISE_MIRROR=SETTINGS["mirror"])
+# make anything run again, the report of the settings included.
+MIRROR = SETTINGS.pop("mirror")
+if MIRROR is not None:
+    os.environ.update(SGNOISE_MIRROR=MIRROR)
 
 
 wildcard_constraints:
