@@ -37,6 +37,10 @@ _VERDICT_CLASSES = {
     "partly": "partly",
     "not reproduced": "no",
     "not tested here": "open",
+    # Of the theorems.
+    "holds": "yes",
+    "holds as scaling only": "partly",
+    "fails": "no",
 }
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXAMPLE = """\
@@ -212,7 +216,7 @@ def read_claims(path: str) -> list[dict[str, str]]:
 
 
 def verdict_class(verdict: str) -> str:
-    """The style class of a verdict; one that is none of the known four is set like an open one."""
+    """The style class of a verdict; one that is not known is set like an open one."""
     return _VERDICT_CLASSES.get(verdict, "open")
 
 
