@@ -13,11 +13,14 @@ sampled weights. Compared are
   those of batch normalisation, which it does not take), in such chunks.
 
 All but ours form all gradients and then keep the sampled ones. The network is in evaluation mode
-but for the plain pass, as training is. Each peak of memory is measured in a fresh process. The
-error is relative to gradients in double precision (of a few samples); a loop of single samples has
-one, too, as rounding can decide whether a ReLU lets a gradient pass.
+but for the plain pass, as training is. The error is relative to gradients in double precision (of a
+few samples); a loop of single samples has one, too, as rounding can decide whether a ReLU lets a
+gradient pass. Each peak of memory is measured in a fresh process.
 
-Run: ``python benchmarks/gradient_speed.py`` (about three minutes).
+On a GPU memory is that of the GPU, and includes what a way keeps from one call to the next.
+Convolutions are in full float32 there, or with ``--tf32`` as torch has them unless told otherwise.
+
+Run: ``python benchmarks/gradient_speed.py`` (about three minutes), with ``--device cuda`` on a GPU.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ from sgnoise import gradients, models
 
 PIXELS, CLASSES, BATCH = 32, 10, 128
 UNIFORM, PER_LAYER = 10_000, 12
-VMAP_CHUNK = 16
+# Samples that the peers take at a time: all of them where memory allows.
+CHUNKS = {"cpu": 16, "cuda": 128}
 # Samples whose gradients are compared with those in double precision.
 EXACT = 8
 
@@ -55,9 +59,10 @@ class Setting:
 
     Args:
         batch: samples.
+        device: where.
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, device: str) -> None:
         shape = (3, PIXELS, PIXELS)
         self.model = models.build_model(
             {"name": "resnet18"}, input_shape=shape, classes=CLASSES, seed=1
@@ -67,14 +72,21 @@ class Setting:
         self.targets = torch.randint(CLASSES, (batch,), generator=generator)
         with torch.no_grad():  # Running statistics of activations, as after training.
             self.model.train()(self.inputs)
-        self.model.eval()
+        self.model.eval().to(device)
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+        self.chunk = CHUNKS[device]
         self.sample = gradients.sample_parameters(
             self.model, uniform=UNIFORM, per_layer=PER_LAYER, seed=2
         )
-        self.places = {
-            name: np.flatnonzero(np.array(self.sample.names) == name)
-            for name in dict.fromkeys(self.sample.names)
-        }
+        names = np.array(self.sample.names)
+        offsets = self.sample.frame["offset"].to_numpy()
+        self.places = {}
+        for name in dict.fromkeys(self.sample.names):
+            columns = np.flatnonzero(names == name)
+            self.places[name] = (
+                torch.from_numpy(columns).to(device),
+                torch.from_numpy(offsets[columns]).to(device),
+            )
 
     def exact(self, samples: int) -> torch.Tensor:
         """The same gradients of the first samples in double precision, by the loop."""
@@ -86,12 +98,12 @@ class Setting:
 
     def keep(self, found: dict[str, torch.Tensor]) -> torch.Tensor:
         """(samples, sampled weights) of gradients (samples, ...); NaN where there are none."""
-        samples = len(next(iter(found.values())))
-        kept = torch.full((samples, len(self.sample)), torch.nan, dtype=torch.float64)
-        offsets = torch.from_numpy(self.sample.frame["offset"].to_numpy())
-        for name, columns in self.places.items():
+        first = next(iter(found.values()))
+        samples = len(first)
+        kept = first.new_full((samples, len(self.sample)), torch.nan)
+        for name, (columns, offsets) in self.places.items():
             if name in found:
-                kept[:, columns] = found[name].reshape(samples, -1)[:, offsets[columns]].double()
+                kept[:, columns] = found[name].reshape(samples, -1)[:, offsets]
         return kept
 
 
@@ -122,9 +134,11 @@ def plain_channels_last(setting: Setting) -> Callable[[], torch.Tensor]:
 def activations(setting: Setting) -> Callable[[], torch.Tensor]:
     model = copy.deepcopy(setting.model).requires_grad_(False)
     # The gradient of the inputs of the first layer is needed by nobody.
-    anchor = torch.zeros((), requires_grad=True)
+    anchor = torch.zeros((), device=setting.inputs.device, requires_grad=True)
     model.get_submodule("conv1").register_forward_hook(lambda module, args, output: output + anchor)
-    inputs = setting.inputs.contiguous(memory_format=torch.channels_last)
+    inputs = setting.inputs
+    if gradients.prefers_channels_last(inputs):
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
 
     def run() -> torch.Tensor:
         functional.cross_entropy(model(inputs), setting.targets).backward()
@@ -165,8 +179,8 @@ def vmap(setting: Setting) -> Callable[[], torch.Tensor]:
 
     def run() -> torch.Tensor:
         rows = []
-        for first in range(0, len(setting.targets), VMAP_CHUNK):
-            part = slice(first, first + VMAP_CHUNK)
+        for first in range(0, len(setting.targets), setting.chunk):
+            part = slice(first, first + setting.chunk)
             found = transformed(weights, setting.inputs[part], setting.targets[part])
             rows.append(setting.keep(found))
         return torch.cat(rows)
@@ -199,8 +213,8 @@ def opacus(setting: Setting) -> Callable[[], torch.Tensor]:
 
     def run() -> torch.Tensor:
         rows = []
-        for first in range(0, len(setting.targets), VMAP_CHUNK):
-            part = slice(first, first + VMAP_CHUNK)
+        for first in range(0, len(setting.targets), setting.chunk):
+            part = slice(first, first + setting.chunk)
             model.zero_grad()
             outputs = model(setting.inputs[part])
             functional.cross_entropy(outputs, setting.targets[part]).backward()
@@ -218,7 +232,7 @@ def opacus(setting: Setting) -> Callable[[], torch.Tensor]:
 WAYS: dict[str, Callable[[Setting], Callable[[], torch.Tensor]]] = {
     "plain forward and backward": plain,
     "plain, evaluation mode, channels-last": plain_channels_last,
-    "activations alone, channels-last": activations,
+    "activations alone": activations,
     "ours": ours,
     "loop of single samples": loop,
     "torch.func vmap(grad)": vmap,
@@ -226,14 +240,24 @@ WAYS: dict[str, Callable[[Setting], Callable[[], torch.Tensor]]] = {
 }
 
 
-def best_of(rounds: int, function: Callable[[], object]) -> float:
-    """The shortest time in seconds: other work on the machine only adds."""
-    best = np.inf
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - begun)
-    return best
+def seconds_of(function: Callable[[], object]) -> float:
+    """The mean time of a call in seconds, over half a second at least."""
+    wait()
+    begun = time.perf_counter()
+    calls, passed = 0, 0.0
+    while passed < 0.5:
+        for _ in range(calls + 1):
+            function()
+        wait()
+        calls += calls + 1
+        passed = time.perf_counter() - begun
+    return passed / calls
+
+
+def wait() -> None:
+    """Until a GPU has done what it was told."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def peak_resident() -> int:
@@ -242,17 +266,28 @@ def peak_resident() -> int:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def peak_memory(way: str, batch: int) -> None:
-    """Print the megabytes by which a call raises the peak of resident memory."""
-    setting = Setting(2)
+def peak_on_the_cpu(way: str, batch: int) -> float:
+    """The megabytes by which a call raises the peak of resident memory."""
+    setting = Setting(2, "cpu")
     warm = WAYS[way](setting)
     warm()  # Compiles and loads what it needs.
-    setting = Setting(batch)
+    setting = Setting(batch, "cpu")
     call = WAYS[way](setting)
     Path("/proc/self/clear_refs").write_text("5")  # The peak counts from here.
     before = peak_resident()
     call()
-    print((peak_resident() - before) / 2**20)
+    return (peak_resident() - before) / 2**20
+
+
+def peak_on_the_gpu(way: str, setting: Setting) -> float:
+    """The megabytes that a way takes at most, with all that it keeps from one call to another."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call = WAYS[way](setting)
+    call()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def main() -> None:
@@ -260,48 +295,57 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--device", choices=list(CHUNKS), default="cpu")
+    parser.add_argument("--tf32", action="store_true", help="as torch does on a GPU by default")
     parser.add_argument("--memory-of", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = arguments.tf32
     warnings.filterwarnings("ignore", message="Full backward hook is firing")  # Opacus
+    device = arguments.device
     if arguments.memory_of:
-        peak_memory(arguments.memory_of, arguments.batch)
+        print(peak_on_the_cpu(arguments.memory_of, arguments.batch))
         return
 
-    setting = Setting(arguments.batch)
-    print(
-        f"{platform.processor() or platform.machine()}, {arguments.threads} threads, load before "
-    )
-    print(
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    setting = Setting(arguments.batch, device)
+    processor = platform.processor() or platform.machine()
+    place = f"{processor}, {arguments.threads} threads"
+    if device == "cuda":
+        place = torch.cuda.get_device_name() + ", " + ("TF32" if arguments.tf32 else "float32")
+    print(f"{place}, load before {os.getloadavg()[0]:.1f}")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}")
     print(f"ResNet-18, {PIXELS} pixels, {arguments.batch} samples, {len(setting.sample)} weights")
     print()
-    print("| | seconds | times the plain pass | memory, MiB | error |")
+    print("| | milliseconds | times the plain pass | memory, MiB | error |")
     print("| --- | ---: | ---: | ---: | ---: |")
     calls = {name: make(setting) for name, make in WAYS.items()}
     results = {name: call() for name, call in calls.items()}
-    expected = setting.exact(EXACT)
+    expected = setting.exact(EXACT).cpu()
     # One round of all after another, as the speed of a machine drifts; the slow peers but once.
+    # Of the rounds the best counts: other work on the machine only adds.
     seconds = dict.fromkeys(calls, np.inf)
     for number in range(arguments.rounds):
         for name, call in calls.items():
             if number == 0 or seconds[name] < 2 * seconds["plain forward and backward"]:
-                seconds[name] = min(seconds[name], best_of(1, call))
-    for name in calls:
-        command = [sys.executable, __file__, "--memory-of", name]
-        command += ["--threads", str(arguments.threads), "--batch", str(arguments.batch)]
-        memory = float(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-        )
-        found = results[name]
+                seconds[name] = min(seconds[name], seconds_of(call))
+    for name in WAYS:
+        if device == "cuda":
+            calls.pop(name)
+            memory = peak_on_the_gpu(name, setting)
+        else:
+            command = [sys.executable, __file__, "--memory-of", name]
+            command += ["--threads", str(arguments.threads), "--batch", str(arguments.batch)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            memory = float(done.stdout.split()[-1])
+        found = results[name].cpu().double()
         gap = "-"
         if found.numel():
             known = ~found[0].isnan()
             error = (found[:EXACT] - expected)[:, known].norm() / expected[:, known].norm()
             gap = f"{error:.0e}"
+        milliseconds = 1e3 * seconds[name]
         ratio = seconds[name] / seconds["plain forward and backward"]
-        print(f"| {name} | {seconds[name]:.2f} | {ratio:.2f} | {memory:.0f} | {gap} |", flush=True)
+        print(f"| {name} | {milliseconds:.3g} | {ratio:.2f} | {memory:.0f} | {gap} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def dump_gradients(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
-    with models.cpu_threads(threads):
+    # Of a sample's gradient TF32 leaves one digit: rounding decides which ReLU is open.
+    with models.cpu_threads(threads), models.full_precision():
         if mode == "per_sample":
             parts = _per_sample(network, objective, dataset, sample, place)
             width = dataset.size("train")

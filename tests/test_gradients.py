@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,20 @@ from sgnoise import (
 
 CLASSES = 3
 SAMPLES = 5
+
+# The kernels for a GPU run in Triton's interpreter where there is none, see conftest.py.
+ROUTES = ["cpu", "torch"]
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    ROUTES.append("gpu")
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def take_route(patch: pytest.MonkeyPatch, route: str) -> None:
+    """Have the sums formed by the kernels for a CPU or for a GPU, or by torch in small chunks."""
+    patch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: route == "cpu")
+    patch.setattr(gradient_kernels, "_has_gpu_kernels", lambda *tensors: route == "gpu")
+    patch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +86,7 @@ def loop(
         rows.append(
             torch.stack(
                 [
-                    torch.zeros(())
+                    parameters[name].new_zeros(())
                     if (grad := parameters[name].grad) is None
                     else grad.flatten()[o]
                     for name, o in zip(sample.names, sample.frame["offset"], strict=True)
@@ -275,8 +293,11 @@ def test_every_layer_equals_autograd(name: str, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("route", ROUTES[1:])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rules_for_other_devices_agree(
+    name: str, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make, shape = NETWORKS[name]
     inputs, targets = data(*shape)
     model = build(make)
@@ -284,8 +305,7 @@ def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.Monkey
     sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
     arguments = (model, functional.cross_entropy, inputs, targets, sample)
     with_kernels = gradients.per_sample_gradients(*arguments)
-    monkeypatch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: False)
-    monkeypatch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
+    take_route(monkeypatch, route)
     assert relative_error(gradients.per_sample_gradients(*arguments), with_kernels) < 1e-5
 
 
@@ -295,7 +315,7 @@ def test_the_rules_for_other_devices_agree(name: str, monkeypatch: pytest.Monkey
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    kernels=st.booleans(),
+    route=st.sampled_from(ROUTES),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_convolution_equals_autograd(
@@ -304,7 +324,7 @@ def test_any_convolution_equals_autograd(
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
-    kernels: bool,
+    route: str,
 ) -> None:
     conv = nn.Conv2d(2, 2, kernel, stride, padding, dilation, bias=False)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -316,10 +336,10 @@ def test_any_convolution_equals_autograd(
     count = conv.weight.numel()
     rows = torch.zeros(count, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: kernels)
+        take_route(patch, route)
         rule = gradient_rules.RULES[functional.conv2d]
         call = rule(x, conv.weight, None, stride, padding, dilation)
-        call.parts[0].add(rows, np.arange(count), x, g)
+        call.parts[0].add(rows, gradient_kernels.Offsets(np.arange(count)), x, g)
     for s in range(2):
         (expected,) = torch.autograd.grad(conv(x[s : s + 1]), conv.weight, g[s : s + 1])
         torch.testing.assert_close(rows[:, s], expected.flatten(), rtol=1e-5, atol=1e-5)
@@ -342,14 +362,148 @@ def test_networks_equal_autograd(name: str, shape: tuple[int, ...]) -> None:
     assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
 
 
-@pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("kernels", [True, False])
-def test_attention_and_weights_without_a_layer(
-    batch_first: bool, kernels: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_view_without_sampled_weights_has_no_rows(
+    route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not kernels:
-        monkeypatch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: False)
-        monkeypatch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
+    take_route(monkeypatch, route)
+    none = gradient_kernels.Offsets(np.arange(0))
+    x, g = torch.ones(2, 3), torch.ones(2, 4)
+    rows = torch.zeros(0, 2)
+    for part in gradient_rules.RULES[functional.linear](x, g, g).parts:
+        part.add(rows, none, x, g)
+
+
+COMPILATION = """
+import itertools
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from sgnoise import gradient_gpu
+
+kernel = gradient_gpu._contractions_kernel
+flags = ("with_input", "shifted", "scaled", "double")
+pointers = ("rows", "x", "g", "shift", "scale")
+for kind, values in itertools.product(
+    ("fp32", "fp64", "bf16"), ((1, 0, 0, 0), (1, 1, 1, 0), (0, 0, 0, 0), (1, 1, 1, 1))
+):
+    constants = dict(zip(flags, map(bool, values)), weights=32, step=32)
+    signature = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(constants, "constexpr")
+    signature |= dict.fromkeys(pointers, f"*{kind}") | {"pairs": "*i32"}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    print(len(triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton")
+def test_the_kernels_for_a_gpu_compile_without_one(tmp_path: Path) -> None:
+    """The interpreter accepts more than the compiler."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILATION],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 12
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    with models.full_precision():
+        yield torch.device("cuda")
+
+
+# In a deep network rounding decides whether a ReLU is open, between two ways of computing on a GPU.
+@on_a_gpu
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "mobilenet_v3_small", "resnet18"])
+def test_on_a_gpu_networks_equal_autograd(
+    name: str, kind: torch.dtype, tolerance: float, gpu: torch.device
+) -> None:
+    shape = (3, 32, 32)
+    model = models.build_model({"name": name}, input_shape=shape, classes=CLASSES, seed=1).to(gpu)
+    with torch.no_grad():  # statistics of real activations, as after training
+        for _ in range(3):
+            model.train()(data(*shape, samples=32)[0].to(gpu))
+    model.to(kind)
+    sample = gradients.sample_parameters(model, uniform=300, per_layer=3, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    for seed, samples in [(0, 4), (1, 4), (2, 4), (3, 2)]:  # From the second on, by the graph.
+        inputs, targets = data(*shape, samples=samples, seed=seed)
+        inputs, targets = inputs.to(gpu, kind), targets.to(gpu)
+        expected = loop(model, inputs, targets, sample)
+        assert relative_error(engine(inputs, targets).T, expected) < tolerance
+    assert engine.recorded
+    assert not engine.fallback
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_a_gpu_every_layer_equals_autograd(name: str, gpu: torch.device) -> None:
+    make, shape = NETWORKS[name]
+    model = build(make)
+    model(data(*shape)[0])
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    batches = [data(*shape, seed=seed) for seed in range(3)]
+    expected = [loop(model, *batch, sample) for batch in batches]
+    engine = gradients.PerSampleGradients(model.to(gpu), functional.cross_entropy, sample)
+    for (inputs, targets), right in zip(batches, expected, strict=True):
+        assert relative_error(engine(inputs.to(gpu), targets.to(gpu)).T.cpu(), right) < 1e-5
+
+
+class Clipped(nn.Module):
+    """Its course depends on the values of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.clamp(max=1) if x.max() > 1 else x)
+
+
+@on_a_gpu
+def test_on_a_gpu_what_cannot_be_recorded_is_exact_as_well(
+    gpu: torch.device, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build(Clipped).to(gpu)
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    with caplog.at_level(logging.INFO, "sgnoise"):
+        for scale in (0.1, 10.0, 0.1):
+            inputs, targets = data(4)
+            inputs, targets = scale * inputs.to(gpu), targets.to(gpu)
+            expected = loop(model, inputs, targets, sample)
+            assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+    assert not engine.recorded
+    assert "not recorded as a CUDA graph" in caplog.text
+
+
+@on_a_gpu
+def test_on_a_gpu_weights_may_change_and_move(gpu: torch.device) -> None:
+    model = build(lambda: head(nn.Linear(4, 6), nn.ReLU()))
+    model(data(4)[0])
+    model.to(gpu)
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    inputs, targets = (tensor.to(gpu) for tensor in data(4))
+    for move in (False, False, True, True):
+        for parameter in model.parameters():
+            parameter.data = 1.1 * parameter.data if move else parameter.data.mul_(0.9)
+        expected = loop(model, inputs, targets, sample)
+        assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("route", ROUTES)
+def test_attention_and_weights_without_a_layer(
+    batch_first: bool, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_route(monkeypatch, route)
     model = build(lambda: Tokens(batch_first))
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(7, (SAMPLES, 5), generator=generator)
@@ -407,8 +561,9 @@ LIBRARY_NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
 @pytest.mark.parametrize("name", LIBRARY_NETWORKS)
-def test_networks_of_libraries_equal_autograd(name: str) -> None:
+def test_networks_of_libraries_equal_autograd(name: str, device: str) -> None:
     if name == "bert":
         pytest.importorskip("transformers")
     model = build(LIBRARY_NETWORKS[name])
@@ -420,11 +575,14 @@ def test_networks_of_libraries_equal_autograd(name: str) -> None:
     if name == "bert":
         inputs = torch.randint(1, 50, (4, 10), generator=generator)
         inputs[1, 6:] = 0
+    model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
     sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    found = engine(inputs, targets).T
+    with models.full_precision():
+        expected = loop(model, inputs, targets, sample)
+        for _ in range(2):  # On a GPU the second time by a graph, where there can be one.
+            assert relative_error(engine(inputs, targets).T, expected) < 1e-5
     assert not engine.fallback
-    assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
 
 
 def test_shared_weights_are_summed_over_their_uses() -> None:

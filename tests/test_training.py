@@ -542,6 +542,17 @@ def test_mixed_precision_learns_as_well(precision: str, wine: datasets.Dataset) 
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_training_on_a_gpu_learns_and_repeats(precision: str, wine: datasets.Dataset) -> None:
+    recipe = {**BASE, "epochs": 30, "precision": precision}
+    with training.deterministic():
+        first, history = run(wine, recipe, device=torch.device("cuda"))
+        again, _ = run(wine, recipe, device=torch.device("cuda"))
+    assert_same_weights(first, again)
+    assert history["train_accuracy"].iloc[-1] > 0.95
+
+
 def test_texts_train_as_well() -> None:
     # Class 1 where token 7 occurs.
     rng = np.random.default_rng(1)

@@ -1,16 +1,17 @@
 """Sums over places of products of two chosen channels, for every sample: all that a gradient is.
 
-Each function adds to ``rows`` (k, samples) one sum for each of k chosen pairs of channels. On a CPU
-the pairs are gathered and multiplied in one compiled loop, shared out over the threads of torch; on
-a GPU they are gathered by torch in bounded chunks.
+Each function adds to ``rows`` (k, samples) one sum for each of k chosen pairs of channels. They are
+gathered and multiplied at once: on a CPU in a compiled loop, shared out over the threads of torch;
+on a GPU with Triton in one launch; elsewhere by torch in bounded chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -20,140 +21,187 @@ from torch.nn import functional
 # Numbers held at once where torch gathers.
 CHUNK_NUMBERS = 2**26
 
+_T = TypeVar("_T")
 
-def add_sums(rows: torch.Tensor, g: torch.Tensor, channels: np.ndarray) -> None:
+
+class Offsets:
+    """Flat places of weights in a tensor, and what was once derived from them.
+
+    A network is called with batch after batch; where its weights are is worked out, and copied to
+    the device, with the first.
+
+    Args:
+        numbers: int64.
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers = numbers
+        self._derived: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def derived(self, key: Hashable, derive: Callable[[np.ndarray], _T]) -> _T:
+        """``derive(numbers)``, once for each ``key``."""
+        if key not in self._derived:
+            self._derived[key] = derive(self.numbers)
+        found: _T = self._derived[key]
+        return found
+
+    @property
+    def pairs(self) -> Pairs:
+        """The numbers as channels, each with itself."""
+        return self.derived("pairs", lambda numbers: Pairs(numbers, numbers))
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The numbers on a device."""
+        return self.derived(
+            ("on", device), lambda numbers: torch.from_numpy(numbers.astype(np.int64)).to(device)
+        )
+
+
+class Pairs:
+    """Chosen pairs of channels, those of weights.
+
+    Args:
+        inputs: the channel of what was received, of each k.
+        outputs: the channel of the gradient of what was returned, of each k.
+        down: of a convolution, the row of each k in its kernel, dilated.
+        right: likewise, the column.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+        down: np.ndarray | None = None,
+        right: np.ndarray | None = None,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.down = np.zeros_like(inputs) if down is None else down
+        self.right = np.zeros_like(inputs) if right is None else right
+        self._copies: dict[torch.device, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def part(self, chosen: slice | np.ndarray) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(
+            self.inputs[chosen], self.outputs[chosen], self.down[chosen], self.right[chosen]
+        )
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """int32 (4, k) on a device: inputs, outputs, down, right."""
+        if device not in self._copies:
+            stacked = np.stack([self.inputs, self.outputs, self.down, self.right])
+            self._copies[device] = torch.from_numpy(stacked.astype(np.int32)).to(device)
+        return self._copies[device]
+
+
+def add_sums(rows: torch.Tensor, g: torch.Tensor, channels: Offsets) -> None:
     """Add the sum over places p of g[s, channels[k], p] to rows[k, s].
 
     Args:
         rows: (k, samples).
         g: (samples, channels, places).
-        channels: (k,).
+        channels: k of them.
     """
-    rows += g.sum(dim=2)[:, torch.from_numpy(channels).to(g.device)].T
+    if _has_gpu_kernels(rows, g):
+        from sgnoise import gradient_gpu
+
+        gradient_gpu.add_contractions(rows, None, g[:, :, None], channels.pairs)
+        return
+    rows += g.sum(dim=2)[:, channels.on(g.device)].T
 
 
-def add_products(
+def add_contractions(
     rows: torch.Tensor,
     x: torch.Tensor,
     g: torch.Tensor,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
+    pairs: Pairs,
     *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
 ) -> None:
-    """Add scale[i] sum_p (x[s, i, p] - shift[i]) g[s, o, p] to rows[k, s], i and o of each k.
+    """Add scale[i] sum_pq (x[s, i, p t + a - m, q t + b - m] - shift[i]) g[s, o, p, q] to rows.
 
     Args:
         rows: (k, samples).
-        x: (samples, inputs, places).
-        g: (samples, outputs, places).
-        inputs: i of each k.
-        outputs: o of each k.
+        x: (samples, inputs, height, width); with ``padding``, zero outside.
+        g: (samples, outputs, height, width).
+        pairs: i, o, a and b of each k.
+        stride: t, of (height, width).
+        padding: m, likewise; without ``shift``.
         shift: (inputs,), 0 unless given.
         scale: (inputs,), 1 unless given.
     """
+    if not len(pairs):
+        return
+    if _has_gpu_kernels(rows, x, g):
+        from sgnoise import gradient_gpu
+
+        gradient_gpu.add_contractions(
+            rows, x, g, pairs, stride=stride, padding=padding, shift=shift, scale=scale
+        )
+        return
     if shift is None:
         shift = x.new_zeros(x.shape[1])
     if scale is None:
         scale = x.new_ones(x.shape[1])
     if _has_kernels(rows, x, g):
-        wanted_inputs, inputs = np.unique(inputs, return_inverse=True)
-        wanted_outputs, outputs = np.unique(outputs, return_inverse=True)
-        wanted = torch.from_numpy(wanted_inputs)
         _over_samples(
-            _products_kernel,
+            _contractions_kernel,
             rows.numpy(),
-            x.detach().numpy(),
-            g.numpy(),
-            wanted_inputs,
-            wanted_outputs,
-            np.stack([inputs, outputs], axis=1),
-            shift[wanted].numpy(),
-            scale[wanted].numpy(),
-        )
-        return
-    step = max(1, CHUNK_NUMBERS // (x.shape[0] * x.shape[2]))
-    for first in range(0, len(inputs), step):
-        part = slice(first, first + step)
-        i = torch.from_numpy(inputs[part]).to(x.device)
-        o = torch.from_numpy(outputs[part]).to(x.device)
-        centred = x[:, i] - shift[i][:, None]
-        rows[part] += (centred * g[:, o]).sum(dim=2).T * scale[i][:, None]
-
-
-def add_convolutions(
-    rows: torch.Tensor,
-    x: torch.Tensor,
-    g: torch.Tensor,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    down: np.ndarray,
-    right: np.ndarray,
-    *,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> None:
-    """Add sum_pq x[s, i, p t + a d - m, q t + b d - m] g[s, o, p, q] to rows[k, s].
-
-    Args:
-        rows: (k, samples).
-        x: (samples, inputs, height, width); zero outside.
-        g: (samples, outputs, height, width).
-        inputs: i of each k.
-        outputs: o of each k.
-        down: a of each k.
-        right: b of each k.
-        stride: t, of (height, width).
-        padding: m, likewise.
-        dilation: d, likewise.
-    """
-    down = down * dilation[0]
-    right = right * dilation[1]
-    if _has_kernels(rows, x, g):
-        down, right = down - padding[0], right - padding[1]
-        top, bottom = _inside(down, stride[0], x.shape[2], g.shape[2])
-        left, end = _inside(right, stride[1], x.shape[3], g.shape[3])
-        wanted_inputs, inputs = np.unique(inputs, return_inverse=True)
-        wanted_outputs, outputs = np.unique(outputs, return_inverse=True)
-        _over_samples(
-            _convolutions_kernel,
-            rows.numpy(),
-            x.flatten(2).numpy(),
-            g.flatten(2).numpy(),
-            wanted_inputs,
-            wanted_outputs,
-            np.stack([inputs, outputs, down, right, top, bottom, left, end], axis=1),
-            (x.shape[2], x.shape[3]),
-            (g.shape[2], g.shape[3]),
+            _channels_last(x),
+            _channels_last(g),
+            (*x.shape[2:], x.shape[1]),
+            (*g.shape[2:], g.shape[1]),
+            pairs.inputs,
+            pairs.outputs,
+            pairs.down,
+            pairs.right,
             stride,
+            padding,
+            shift.numpy()[pairs.inputs],
+            scale.numpy()[pairs.inputs],
         )
         return
     reach = [(size - 1) * step + 1 for size, step in zip(g.shape[2:], stride, strict=True)]
-    below = max(0, int(down.max()) + reach[0] - padding[0] - x.shape[2])
-    beside = max(0, int(right.max()) + reach[1] - padding[1] - x.shape[3])
-    x = functional.pad(x, (padding[1], beside, padding[0], below))
-    for a, b in np.unique(np.stack([down, right], axis=1), axis=0):
-        members = np.flatnonzero((down == a) & (right == b))
+    below = max(0, int(pairs.down.max()) + reach[0] - padding[0] - x.shape[2])
+    beside = max(0, int(pairs.right.max()) + reach[1] - padding[1] - x.shape[3])
+    x, g = functional.pad(x, (padding[1], beside, padding[0], below)), g.flatten(2)
+    step = max(1, CHUNK_NUMBERS // (g.shape[0] * g.shape[2]))
+    for a, b in np.unique(np.stack([pairs.down, pairs.right], axis=1), axis=0):
         # The input as the outputs see it through this one place of the kernel.
         seen = x[:, :, a : a + reach[0] : stride[0], b : b + reach[1] : stride[1]].flatten(2)
-        part = torch.zeros(len(members), len(x), dtype=rows.dtype, device=rows.device)
-        add_products(part, seen, g.flatten(2), inputs[members], outputs[members])
-        rows[torch.from_numpy(members).to(rows.device)] += part
-
-
-def _inside(
-    shift: np.ndarray, stride: int, size: int, outputs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last + 1 of the outputs p with 0 <= p * stride + shift < size."""
-    first = np.clip(-(shift // stride), 0, outputs)
-    return first, np.clip(-((shift - size) // stride), first, outputs)
+        members = np.flatnonzero((pairs.down == a) & (pairs.right == b))
+        for first in range(0, len(members), step):
+            chosen = torch.from_numpy(members[first : first + step]).to(x.device)
+            i, o = pairs.on(x.device)[:2, chosen]
+            centred = seen[:, i] - shift[i][:, None]
+            rows[chosen] += (centred * g[:, o]).sum(dim=2).T * scale[i][:, None]
 
 
 def _has_kernels(*tensors: torch.Tensor) -> bool:
     kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors}
     return kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)})
+
+
+# It comes with torch for Linux.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def _has_gpu_kernels(*tensors: torch.Tensor) -> bool:
+    return _HAS_TRITON and all(tensor.device.type == "cuda" for tensor in tensors)
+
+
+def _channels_last(tensor: torch.Tensor) -> np.ndarray:
+    """(samples, channels, height, width) to (samples, height * width * channels)."""
+    return tensor.detach().permute(0, 2, 3, 1).reshape(len(tensor), -1).numpy()
 
 
 def _over_samples(kernel: Callable[..., None], rows: np.ndarray, *arguments: Any) -> None:
@@ -163,91 +211,83 @@ def _over_samples(kernel: Callable[..., None], rows: np.ndarray, *arguments: Any
     if threads == 1:
         kernel(0, samples, rows, *arguments)
         return
-    edges = np.linspace(0, samples, threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        for job in [
-            pool.submit(kernel, int(first), int(last), rows, *arguments)
-            for first, last in pairwise(edges)
-        ]:
+    edges = np.linspace(0, samples, threads + 1).astype(int).tolist()
+    (first, last), *others = pairwise(edges)
+    with ThreadPoolExecutor(threads - 1) as pool:
+        jobs = [pool.submit(kernel, *part, rows, *arguments) for part in others]
+        kernel(first, last, rows, *arguments)
+        for job in jobs:
             job.result()
 
 
 # Sums may be reordered, so that they vectorise; a NaN stays a NaN.
 _FAST = {"reassoc", "contract", "nsz"}
-# Places copied at a time: a cache line of float32 on the one side, and on the other side rows that
-# all stay in the cache.
-_BLOCK = 16
-
-
-@numba.njit(nogil=True, cache=True)
-def _gather(values: np.ndarray, wanted: np.ndarray, gathered: np.ndarray) -> None:
-    """Copy the wanted channels of (channels, places), channels or places first in memory."""
-    places = values.shape[1]
-    for first in range(0, places, _BLOCK):
-        last = min(first + _BLOCK, places)
-        for j in range(len(wanted)):
-            channel = wanted[j]
-            for p in range(first, last):
-                gathered[j, p] = values[channel, p]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _products_kernel(
+def _contractions_kernel(
     first: int,
     last: int,
     rows: np.ndarray,
     x: np.ndarray,
     g: np.ndarray,
-    wanted_inputs: np.ndarray,
-    wanted_outputs: np.ndarray,
-    pairs: np.ndarray,
+    input_size: tuple[int, int, int],
+    output_size: tuple[int, int, int],
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    down: np.ndarray,
+    right: np.ndarray,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
     shift: np.ndarray,
     scale: np.ndarray,
 ) -> None:
-    received = np.empty((len(wanted_inputs), x.shape[2]), rows.dtype)
-    gradient = np.empty((len(wanted_outputs), g.shape[2]), rows.dtype)
-    for s in range(first, last):
-        _gather(x[s], wanted_inputs, received)
-        _gather(g[s], wanted_outputs, gradient)
-        for k in range(len(pairs)):
-            i, o = pairs[k]
-            total = rows.dtype.type(0)
-            for p in range(received.shape[1]):
-                total += (received[i, p] - shift[i]) * gradient[o, p]
-            rows[k, s] += total * scale[i]
+    """``add_contractions`` for some samples; x and g have the channels last.
 
-
-@numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _convolutions_kernel(
-    first: int,
-    last: int,
-    rows: np.ndarray,
-    x: np.ndarray,
-    g: np.ndarray,
-    wanted_inputs: np.ndarray,
-    wanted_outputs: np.ndarray,
-    plan: np.ndarray,
-    input_size: tuple[int, int],
-    output_size: tuple[int, int],
-    stride: tuple[int, int],
-) -> None:
-    gathered_inputs = np.empty((len(wanted_inputs), x.shape[2]), rows.dtype)
-    gathered_outputs = np.empty((len(wanted_outputs), g.shape[2]), rows.dtype)
+    Every sample goes through the places once, and at each through all weights, so that what it
+    reads follows each other in memory.
+    """
+    height, width, channels = input_size
+    # The input with zeros around it, as far as the outputs see.
+    tall = max(height + padding[0], (output_size[0] - 1) * stride[0] + down.max() + 1)
+    wide = max(width + padding[1], (output_size[1] - 1) * stride[1] + right.max() + 1)
+    padded = tall > height or wide > width
+    frame = np.zeros(tall * wide * channels if padded else 0, rows.dtype)
+    # Unsigned numbers, as a signed one might count from the end.
+    count = len(inputs)
+    received = ((down * wide + right) * channels + inputs).astype(np.uint64)
+    returned = outputs.astype(np.uint64)
+    x_step, g_step = np.uint64(stride[1] * channels), np.uint64(output_size[2])
+    total = np.empty(count, rows.dtype)
     for s in range(first, last):
-        _gather(x[s], wanted_inputs, gathered_inputs)
-        _gather(g[s], wanted_outputs, gathered_outputs)
-        for k in range(len(plan)):
-            i, o, down, right, top, bottom, left, end = plan[k]
-            total = rows.dtype.type(0)
-            for p in range(top, bottom):
-                begin = p * output_size[1]
-                gradient = gathered_outputs[o, begin + left : begin + end]
-                begin = (p * stride[0] + down) * input_size[1] + right
-                if stride[1] == 1:
-                    received = gathered_inputs[i, begin + left : begin + end]
-                    for q in range(len(gradient)):
-                        total += received[q] * gradient[q]
-                else:
-                    for q in range(len(gradient)):
-                        total += gathered_inputs[i, begin + (left + q) * stride[1]] * gradient[q]
-            rows[k, s] += total
+        seen, gradient = x[s], g[s]
+        if padded:
+            line = width * channels
+            for h in range(height):
+                begin = ((h + padding[0]) * wide + padding[1]) * channels
+                frame[begin : begin + line] = seen[h * line : (h + 1) * line]
+            seen = frame
+        total[:] = 0
+        for p in range(output_size[0]):
+            x0 = np.uint64(p * stride[0] * wide * channels)
+            g0 = np.uint64(p * output_size[1] * output_size[2])
+            # Four places at a time, for one look at each weight.
+            for _ in range(output_size[1] // 4):
+                x1, g1 = x0 + x_step, g0 + g_step
+                x2, g2 = x1 + x_step, g1 + g_step
+                x3, g3 = x2 + x_step, g2 + g_step
+                for k in range(count):
+                    i, o, middle = received[k], returned[k], shift[k]
+                    total[k] += (
+                        (seen[x0 + i] - middle) * gradient[g0 + o]
+                        + (seen[x1 + i] - middle) * gradient[g1 + o]
+                        + (seen[x2 + i] - middle) * gradient[g2 + o]
+                        + (seen[x3 + i] - middle) * gradient[g3 + o]
+                    )
+                x0, g0 = x3 + x_step, g3 + g_step
+            for _ in range(output_size[1] % 4):
+                for k in range(count):
+                    total[k] += (seen[x0 + received[k]] - shift[k]) * gradient[g0 + returned[k]]
+                x0, g0 = x0 + x_step, g0 + g_step
+        for k in range(count):
+            rows[k, s] += total[k] * scale[k]

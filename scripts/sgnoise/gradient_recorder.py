@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from sgnoise import gradient_rules
+from sgnoise.gradient_kernels import Offsets
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class SampledTensor:
     Attributes:
         name: in ``model.named_parameters()``.
         parameter: the tensor.
-        offsets: of the weights, sorted, int64.
+        offsets: of the weights, sorted.
         rows: their places among all distinct sampled weights.
     """
 
     name: str
     parameter: nn.Parameter
-    offsets: np.ndarray
+    offsets: Offsets
     rows: slice
 
     @property
@@ -92,7 +93,7 @@ class _Sampled(NamedTuple):
     tensor: torch.Tensor
     source: SampledTensor
     members: np.ndarray | slice
-    offsets: np.ndarray
+    offsets: Offsets
 
     @property
     def sources(self) -> list[SampledTensor]:
@@ -343,12 +344,13 @@ class Recorder(TorchFunctionMode):
         numbers = torch.arange(used.tensor.numel(), device=view.device)
         numbers = func(numbers.reshape(used.tensor.shape), *args[1:], **kwargs)
         found = numbers.reshape(-1).cpu().numpy()
-        order = np.argsort(used.offsets)
-        place = np.searchsorted(used.offsets[order], found).clip(max=len(order) - 1)
-        offsets = np.flatnonzero(used.offsets[order][place] == found)
+        known = used.offsets.numbers
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], found).clip(max=len(order) - 1)
+        offsets = np.flatnonzero(known[order][place] == found)
         rows = np.arange(len(self._rows))[used.members]
         members = rows[order[place[offsets]]]
-        self._seen[id(view)] = _Sampled(view, used.source, members, offsets)
+        self._seen[id(view)] = _Sampled(view, used.source, members, Offsets(offsets))
 
 
 def _is_new(result: Any, used: list[_Sampled | _Shared]) -> bool:

@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional
 
 from sgnoise import gradient_kernels
-from sgnoise.gradient_kernels import add_convolutions, add_products, add_sums
+from sgnoise.gradient_kernels import Offsets, Pairs, add_contractions, add_sums
 
 # Adds to rows (k, samples) the gradients of the k weights at these flat offsets, from
 # x (samples, ...), what was received, and g (samples, ...), the gradient of what was returned.
-Add = Callable[[torch.Tensor, np.ndarray, torch.Tensor, torch.Tensor], None]
+Add = Callable[[torch.Tensor, Offsets, torch.Tensor, torch.Tensor], None]
 
 
 class Part(NamedTuple):
@@ -153,10 +153,12 @@ def _normalisation(
     def places(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(len(tensor), -1, size).transpose(1, 2)
 
-    def add(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
-        add_products(rows, places(normalised(x)), places(g), offsets, offsets)
+    def add(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
+        add_contractions(
+            rows, places(normalised(x))[:, :, None], places(g)[:, :, None], offsets.pairs
+        )
 
-    def add_bias(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
+    def add_bias(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
         add_sums(rows, places(g), offsets)
 
     parts = (Part(weight, add), Part(bias, add_bias, needs_input=False))
@@ -170,7 +172,7 @@ def _group_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> Call:
-    def add(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
+    def add(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
         _add_scale(rows, offsets, functional.group_norm(x, num_groups, eps=eps), g)
 
     return Call(input, (Part(weight, add), Part(bias, _add_channel_sums, needs_input=False)))
@@ -212,40 +214,47 @@ def _each(size: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     return sizes * dimensions if len(sizes) == 1 else sizes
 
 
-def _add_linear(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
-    outputs, inputs = np.divmod(offsets, x.shape[-1])
-    add_products(rows, _features_first(x), _features_first(g), inputs, outputs)
+def _add_linear(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
+    features = x.shape[-1]
+
+    def pairs(numbers: np.ndarray) -> Pairs:
+        outputs, inputs = np.divmod(numbers, features)
+        return Pairs(inputs, outputs)
+
+    found = offsets.derived(("linear", features), pairs)
+    add_contractions(rows, _features_first(x), _features_first(g), found)
 
 
-def _add_matrix(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
-    inputs, outputs = np.divmod(offsets, g.shape[-1])
-    add_products(rows, _features_first(x), _features_first(g), inputs, outputs)
+def _add_matrix(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
+    features = g.shape[-1]
+    found = offsets.derived(
+        ("matrix", features), lambda numbers: Pairs(*np.divmod(numbers, features))
+    )
+    add_contractions(rows, _features_first(x), _features_first(g), found)
 
 
-def _add_last_sums(
-    rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor
-) -> None:
-    add_sums(rows, _features_first(g), offsets)
+def _add_last_sums(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
+    add_sums(rows, _features_first(g)[:, :, 0], offsets)
 
 
 def _add_channel_sums(
-    rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor
+    rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor
 ) -> None:
     add_sums(rows, g.reshape(*g.shape[:2], -1), offsets)
 
 
 def _add_scale(
     rows: torch.Tensor,
-    offsets: np.ndarray,
+    offsets: Offsets,
     x: torch.Tensor,
     g: torch.Tensor,
     *,
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
 ) -> None:
-    shape = (*g.shape[:2], -1)
-    add_products(
-        rows, x.reshape(shape), g.reshape(shape), offsets, offsets, shift=shift, scale=scale
+    shape = (*g.shape[:2], 1, -1)
+    add_contractions(
+        rows, x.reshape(shape), g.reshape(shape), offsets.pairs, shift=shift, scale=scale
     )
 
 
@@ -253,7 +262,7 @@ def _add_convolution(
     shape: torch.Size,
     groups: int,
     rows: torch.Tensor,
-    offsets: np.ndarray,
+    offsets: Offsets,
     x: torch.Tensor,
     g: torch.Tensor,
     *,
@@ -265,32 +274,32 @@ def _add_convolution(
         x, g = x[:, :, None], g[:, :, None]
         shape = torch.Size((*shape[:2], 1, shape[2]))
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-    outputs, inputs, down, right = np.unravel_index(offsets, shape)
-    group = outputs // (shape[0] // groups)
-    add_convolutions(
+
+    def pairs(numbers: np.ndarray) -> Pairs:
+        outputs, inputs, down, right = np.unravel_index(numbers, shape)
+        group = outputs // (shape[0] // groups)
+        return Pairs(group * shape[1] + inputs, outputs, down * dilation[0], right * dilation[1])
+
+    add_contractions(
         rows,
         x,
         g,
-        group * shape[1] + inputs,
-        outputs,
-        down,
-        right,
+        offsets.derived(("convolution", shape, groups, dilation), pairs),
         stride=(stride[0], stride[1]),
         padding=(padding[0], padding[1]),
-        dilation=(dilation[0], dilation[1]),
     )
 
 
 def _add_embedding(
     ignored: int | None,
     rows: torch.Tensor,
-    offsets: np.ndarray,
+    offsets: Offsets,
     x: torch.Tensor,
     g: torch.Tensor,
 ) -> None:
     places = x[0].numel()
     g = g.reshape(x.numel(), -1)
-    entries, features = np.divmod(offsets, g.shape[1])
+    entries, features = np.divmod(offsets.numbers, g.shape[1])
     order = np.argsort(entries, kind="stable")
     codes, starts, counts = np.unique(entries[order], return_index=True, return_counts=True)
     # Most entries of a vocabulary do not occur in a batch: go through those that do.
@@ -312,11 +321,11 @@ def _add_embedding(
         rows.index_put_((index, sample), g[at, feature], accumulate=True)
 
 
-def add_own(rows: torch.Tensor, offsets: np.ndarray, x: torch.Tensor, g: torch.Tensor) -> None:
+def add_own(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
     """The gradient of weights that were given a sample dimension themselves."""
-    rows += g.reshape(len(g), -1)[:, torch.from_numpy(offsets).to(g.device)].T
+    rows += g.reshape(len(g), -1)[:, offsets.on(g.device)].T
 
 
 def _features_first(tensor: torch.Tensor) -> torch.Tensor:
-    """(samples, ..., features) to (samples, features, places)."""
-    return tensor.reshape(len(tensor), -1, tensor.shape[-1]).transpose(1, 2)
+    """(samples, ..., features) to (samples, features, 1, places)."""
+    return tensor.reshape(len(tensor), 1, -1, tensor.shape[-1]).permute(0, 3, 1, 2)
