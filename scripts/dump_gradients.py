@@ -116,10 +116,24 @@ def _per_sample(
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
     engine = gradients.PerSampleGradients(network, loss, sample)
-    for first in track(range(0, dataset.size("train"), CHUNK), "chunks of samples"):
-        inputs, targets = dataset.batch("train", slice(first, first + CHUNK))
-        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
-        yield found.cpu().numpy()
+    samples, together = dataset.size("train"), CHUNK
+    for first in track(range(0, samples, CHUNK), "chunks of samples"):
+        last = min(first + CHUNK, samples)
+        while first < last:
+            part = slice(first, min(first + together, last))
+            inputs, targets = dataset.batch("train", part)
+            try:
+                found = engine(
+                    torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place)
+                )
+            except torch.OutOfMemoryError:
+                if together == 1:
+                    raise
+                together //= 2
+                logger.warning("not enough memory on the GPU: going on with %d samples", together)
+            else:
+                yield found.cpu().numpy()
+                first = part.stop
 
 
 def _mini_batches(

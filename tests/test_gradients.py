@@ -901,6 +901,34 @@ def test_dump_of_samples(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["gradients.parquet"]
 
 
+def test_a_dump_takes_as_many_samples_together_as_memory_does(
+    small_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = str(tmp_path / "gradients.parquet")
+    options: dict[str, Any] = {"mode": "per_sample", "batch_size": None, "draws": None}
+    dump_gradients(**small_run, gradients_path=path, **options)
+    expected = store.matrix(pq.read_table(path), "gradient")
+    whole = gradients.PerSampleGradients.__call__
+
+    def small(engine: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if len(targets) > most:
+            raise torch.OutOfMemoryError
+        return whole(engine, inputs, targets)
+
+    monkeypatch.setattr(gradients.PerSampleGradients, "__call__", small)
+    most = 40
+    dump_gradients(**small_run, gradients_path=path, **options)
+    found = store.matrix(pq.read_table(path), "gradient")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    assert "going on with 32 samples" in caplog.text
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        dump_gradients(**small_run, gradients_path=path, **options)
+
+
 def test_dump_of_mini_batches_agrees_with_that_of_samples(
     small_run: dict[str, Any], tmp_path: Path
 ) -> None:

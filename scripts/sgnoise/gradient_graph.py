@@ -52,6 +52,8 @@ class Graph:
         self._inputs, self._targets = inputs.clone(), targets.clone()
         self._rows = torch.zeros_like(rows)
         self._graph = torch.cuda.CUDAGraph()
+        # The graph has memory of its own, and cannot have what the passes before it left.
+        torch.cuda.empty_cache()
         with torch.cuda.graph(self._graph):
             self._rows.zero_()
             run(self._inputs, self._targets, self._rows)
