@@ -86,12 +86,6 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def part(self, chosen: slice | np.ndarray) -> Pairs:
-        """Some of the pairs."""
-        return Pairs(
-            self.inputs[chosen], self.outputs[chosen], self.down[chosen], self.right[chosen]
-        )
-
     def on(self, device: torch.device) -> torch.Tensor:
         """int32 (4, k) on a device: inputs, outputs, down, right."""
         if device not in self._copies:
@@ -154,7 +148,6 @@ def add_contractions(
         scale = x.new_ones(x.shape[1])
     if _has_kernels(rows, x, g):
         _over_samples(
-            _contractions_kernel,
             rows.numpy(),
             _channels_last(x),
             _channels_last(g),
@@ -204,18 +197,21 @@ def _channels_last(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().permute(0, 2, 3, 1).reshape(len(tensor), -1).numpy()
 
 
-def _over_samples(kernel: Callable[..., None], rows: np.ndarray, *arguments: Any) -> None:
-    """Run a kernel on all samples, shared out over as many threads as torch may use."""
+def _over_samples(rows: np.ndarray, *arguments: Any) -> None:
+    """Run the kernel on all samples, shared out over as many threads as torch may use."""
     samples = rows.shape[1]
-    threads = min(torch.get_num_threads(), samples)
-    if threads == 1:
-        kernel(0, samples, rows, *arguments)
+    edges = np.linspace(0, samples, min(torch.get_num_threads(), samples) + 1).astype(int).tolist()
+
+    def run(part: tuple[int, int]) -> None:
+        _contractions_kernel(*part, rows, *arguments)
+
+    own, *others = pairwise(edges)
+    if not others:
+        run(own)
         return
-    edges = np.linspace(0, samples, threads + 1).astype(int).tolist()
-    (first, last), *others = pairwise(edges)
-    with ThreadPoolExecutor(threads - 1) as pool:
-        jobs = [pool.submit(kernel, *part, rows, *arguments) for part in others]
-        kernel(first, last, rows, *arguments)
+    with ThreadPoolExecutor(len(others)) as pool:
+        jobs = [pool.submit(run, part) for part in others]
+        run(own)
         for job in jobs:
             job.result()
 
