@@ -9,6 +9,8 @@ rule fetch_dataset:
         "results/data/logs/fetch_dataset/{dataset}.log",
     benchmark:
         "results/data/benchmarks/fetch_dataset/{dataset}.tsv"
+    # The trainings, the longest jobs, wait for it.
+    priority: 30
     conda:
         ENVIRONMENT
     threads: decoding_threads
