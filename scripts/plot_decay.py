@@ -82,6 +82,8 @@ def draw_loss(axes: Axes, training: dict[str, pd.DataFrame], last: int) -> None:
     """The course of the training loss; the runs with and without decay go on from the first."""
     names = {"after": "decay", "without": "no decay"}
     before = training["before"]
+    # The names stand apart, however close the curves end.
+    upper = max(names, key=lambda state: training[state]["train_loss"].iloc[-1])
     axes.plot(before["epoch"], before["train_loss"], color=_COLOURS["before"])
     for state, name in names.items():
         course = pd.concat([before.tail(1), training[state]])
@@ -91,7 +93,7 @@ def draw_loss(axes: Axes, training: dict[str, pd.DataFrame], last: int) -> None:
             (course["epoch"].iloc[-1], course["train_loss"].iloc[-1]),
             xytext=(4, 0),
             textcoords="offset points",
-            va="center",
+            va="bottom" if state == upper else "top",
             color=_COLOURS[state],
             annotation_clip=False,
         )
