@@ -362,6 +362,31 @@ def test_networks_equal_autograd(name: str, shape: tuple[int, ...]) -> None:
     assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
 
 
+def test_a_batch_is_taken_in_parts_where_its_activations_are_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make, shape = NETWORKS["conv2d strided"]
+    inputs, targets = data(*shape)
+    model = build(make)
+    model(inputs)
+    sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
+    expected = loop(model, inputs, targets, sample)
+    whole = gradients.PerSampleGradients._pass_through_activations
+    sizes = []
+
+    def passes(engine: Any, inputs: torch.Tensor, *rest: torch.Tensor) -> None:
+        sizes.append(len(inputs))
+        whole(engine, inputs, *rest)
+
+    monkeypatch.setattr(gradients.PerSampleGradients, "_pass_through_activations", passes)
+    monkeypatch.setattr(gradients, "_LARGEST_ACTIVATIONS", 1)
+    engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
+    for _ in range(2):
+        assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+    # The first pass shows how large they are.
+    assert sizes == [SAMPLES] + [1] * SAMPLES
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_view_without_sampled_weights_has_no_rows(
     route: str, monkeypatch: pytest.MonkeyPatch

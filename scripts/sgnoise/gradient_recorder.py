@@ -140,6 +140,9 @@ class Recorder(TorchFunctionMode):
         tensors: the sampled weights.
         rows: (weights, samples), to add gradients to.
         give_up: told of a tensor that is used in another way, and how.
+
+    Attributes:
+        largest: the bytes of the largest activations that a function with a rule returned.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Recorder(TorchFunctionMode):
         give_up: Callable[[SampledTensor, str], None],
     ) -> None:
         super().__init__()
+        self.largest = 0
         self._rows = rows
         self._samples = rows.shape[1]
         self._give_up = give_up
@@ -219,6 +223,7 @@ class Recorder(TorchFunctionMode):
         """Call a function that has a rule; ``arrange`` finds the samples in its activations."""
         call = gradient_rules.RULES[func](*args, **kwargs)
         output = func(*args, **kwargs)
+        self.largest = max(self.largest, output.nbytes)
         received = call.received.detach()
         parts = []
         for part in call.parts:
