@@ -219,9 +219,14 @@ def data_paths():
 
 
 def decoding_threads(wildcards):
-    """Images of these sources have to be decoded one by one."""
-    decoded = ("cinic10", "image_folder", "imagenet", "webdataset")
-    return 4 if SETTINGS["datasets"][wildcards.dataset]["source"] in decoded else 1
+    """Images of these sources are decoded one by one: a thread for each 20,000 of them.
+
+    A job of several threads waits until so many are free, so a small one takes a single thread.
+    """
+    spec = SETTINGS["datasets"][wildcards.dataset]
+    if spec["source"] not in ("cinic10", "image_folder", "imagenet", "webdataset"):
+        return 1
+    return min(4, 1 + needs.training_samples(spec) // 20_000)
 
 
 def dataset_need(wildcards):
