@@ -95,19 +95,19 @@ class Pairs:
 
 
 def add_sums(rows: torch.Tensor, g: torch.Tensor, channels: Offsets) -> None:
-    """Add the sum over places p of g[s, channels[k], p] to rows[k, s].
+    """Add the sum over p and q of g[s, channels[k], p, q] to rows[k, s].
 
     Args:
         rows: (k, samples).
-        g: (samples, channels, places).
+        g: (samples, channels, height, width).
         channels: k of them.
     """
     if _has_gpu_kernels(rows, g):
         from sgnoise import gradient_gpu
 
-        gradient_gpu.add_contractions(rows, None, g[:, :, None], channels.pairs)
+        gradient_gpu.add_contractions(rows, None, g, channels.pairs)
         return
-    rows += g.sum(dim=2)[:, channels.on(g.device)].T
+    rows += g.sum(dim=(2, 3))[:, channels.on(g.device)].T
 
 
 def add_contractions(

@@ -151,12 +151,10 @@ def _normalisation(
     size = int(np.prod(normalized_shape))
 
     def places(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape(len(tensor), -1, size).transpose(1, 2)
+        return _features_first(tensor.reshape(len(tensor), -1, size))
 
     def add(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
-        add_contractions(
-            rows, places(normalised(x))[:, :, None], places(g)[:, :, None], offsets.pairs
-        )
+        add_contractions(rows, places(normalised(x)), places(g), offsets.pairs)
 
     def add_bias(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
         add_sums(rows, places(g), offsets)
@@ -234,13 +232,13 @@ def _add_matrix(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.
 
 
 def _add_last_sums(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
-    add_sums(rows, _features_first(g)[:, :, 0], offsets)
+    add_sums(rows, _features_first(g), offsets)
 
 
 def _add_channel_sums(
     rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor
 ) -> None:
-    add_sums(rows, g.reshape(*g.shape[:2], -1), offsets)
+    add_sums(rows, g.reshape(*g.shape[:2], 1, -1), offsets)
 
 
 def _add_scale(
