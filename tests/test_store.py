@@ -61,3 +61,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_and_fail()
     assert pd.read_parquet(path)["x"].tolist() == [1]
     assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with store.atomic_path(path) as temporary:
+        temporary.write_text("written")
+        (temporary.parent / ".tmpX1").write_text("left by the library that writes")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    for name in (".model.safetensors.123.part", ".model.safetensors.unfinished.123.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".tmpX1").touch()
+    store.remove_partial(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".model.safetensors.unfinished.123.part",
+        "model.safetensors",
+    ]

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -74,25 +75,27 @@ def provenance(*, study: str, seed: int | None = None, **settings: Any) -> dict[
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename it to ``path`` on success, remove it on error.
+    """Yield a temporary name; rename it to ``path`` on success, remove it on error.
 
-    The temporary name keeps the suffix of ``path``, as many writers choose a format by it.
+    It is the name of ``path`` in a folder of its own beside it: many writers choose a format by the
+    suffix, and some (safetensors) write to a temporary file of theirs first, which a killed process
+    leaves.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}")
+    folder = final.with_name(f".{final.name}.{os.getpid()}.part")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        os.replace(temporary, final)
+        yield folder / final.name
+        os.replace(folder / final.name, final)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
 
 def remove_partial(path: str | os.PathLike[str]) -> None:
     """Remove what a killed process left of ``path`` under temporary names."""
     final = Path(path)
-    for left in final.parent.glob(f".{glob.escape(final.stem)}.*.part{final.suffix}"):
-        left.unlink()
+    for left in final.parent.glob(f".{glob.escape(final.name)}.[0-9]*.part"):
+        shutil.rmtree(left)
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
