@@ -16,7 +16,7 @@ include: "rules/fit.smk"
 include: "rules/escape.smk"
 include: "rules/sde.smk"
 include: "rules/figures.smk"
-include: "rules/evidence.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sgnoise import datasets, gradients, losses, models, seeds, store
+from sgnoise import gradients, losses, models, seeds, store
+from sgnoise.data import datasets
 from sgnoise.jobs import logger, running_job, track
 
 # Samples that pass through the network together.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgnoise import datasets, sources
-from sgnoise.downloads import MIRROR_VARIABLE
+from sgnoise.data import datasets, sources
+from sgnoise.data.downloads import MIRROR_VARIABLE
 from sgnoise.jobs import logger, running_job
 
 
@@ -24,7 +24,7 @@ def fetch_dataset(
     """Write the arrays and the manifest of the data set that ``spec`` describes.
 
     Args:
-        spec: see ``sgnoise.sources``.
+        spec: see ``sgnoise.data.sources``.
         seed: of the split into training and test parts, and of subsets.
         arrays_path: NPZ to write.
         manifest_path: JSON to write.

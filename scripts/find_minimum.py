@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sgnoise import datasets, seeds, store
+from sgnoise import seeds, store
+from sgnoise.data import datasets
 from sgnoise.escape import (
     descend,
     hessian_top,

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import seeds, store
-from sgnoise.escape_theories import (
+from sgnoise.escape.survival import (
+    exponential_mean,
+    exponential_p,
+    exponential_quantiles,
+    mean_interval,
+    resampled_totals,
+)
+from sgnoise.escape.theories import (
     THEORIES,
     TheoryFit,
     aicc,
@@ -17,13 +24,6 @@ from sgnoise.escape_theories import (
     saturated_log_likelihood,
 )
 from sgnoise.jobs import running_job
-from sgnoise.survival import (
-    exponential_mean,
-    exponential_p,
-    exponential_quantiles,
-    mean_interval,
-    resampled_totals,
-)
 
 
 def summarise_times(

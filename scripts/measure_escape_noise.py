@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from draw_noise import batch_noise, mini_batches, selection_matrix
-from sgnoise import datasets, fitting, gradients, seeds, store
+from sgnoise import fitting, gradients, seeds, store
+from sgnoise.data import datasets
 from sgnoise.escape import Minimum, Problem, data_loss, layers_of, load_minimum, loss_curvature
 from sgnoise.jobs import running_job
 from sgnoise.sde import LevySystem, first_exit, levy_constant

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sgnoise import datasets, seeds, store
+from sgnoise import seeds, store
+from sgnoise.data import datasets
 from sgnoise.escape import Minimum, Problem, escape_times, load_minimum
 from sgnoise.jobs import running_job
 

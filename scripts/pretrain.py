@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgnoise import datasets, models, seeds, store, training
+from sgnoise import models, seeds, store, training
+from sgnoise.data import datasets
 from sgnoise.jobs import logger, running_job
 
 

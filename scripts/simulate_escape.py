@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sgnoise import datasets, seeds, store
+from sgnoise import seeds, store
+from sgnoise.data import datasets
 from sgnoise.escape import escape_times, load_minimum
 from sgnoise.jobs import running_job
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fetch_dataset import fetch_dataset
-from sgnoise import datasets, sources
+from sgnoise.data import datasets, sources
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgnoise import downloads
-from sgnoise.downloads import Archive, DownloadError, RemoteFile, obtain, read_pickle
+from sgnoise.data import downloads
+from sgnoise.data.downloads import Archive, DownloadError, RemoteFile, obtain, read_pickle
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -20,7 +20,9 @@ import measure_escape_noise
 import plan_escape
 import simulate_escape
 import tabulate_escape
-from sgnoise import datasets, escape, sources, store
+from sgnoise import escape, store
+from sgnoise.data import datasets, sources
+from sgnoise.escape import kernels, simulation
 
 BATCH_SIZE = 16
 LEARNING_RATE = 0.2
@@ -168,10 +170,10 @@ def test_steps_follow_the_plain_loop(
     state, order, used = np.array([7], np.uint64), np.arange(samples), 0
     batch = np.empty(batch_size, np.int64)
     for _ in range(30):
-        used = escape.draw_batch(state, order, used, batch)
+        used = kernels.draw_batch(state, order, used, batch)
         # Each step from the same weights; and the loop's own way, on which rounding adds up.
         single = torch_layers(problem, parameters)
-        escape.sgd_step(problem, parameters, batch, np.float32(0.1))
+        kernels.sgd_step(problem, parameters, batch, np.float32(0.1))
         torch_step(problem, single, batch, 0.1)
         torch_step(problem, onward, batch, 0.1)
         np.testing.assert_allclose(parameters, flatten(single), rtol=1e-5, atol=1e-6)
@@ -189,7 +191,7 @@ def test_escape_is_the_first_iteration_above_the_threshold(
     batch = np.empty(BATCH_SIZE, np.int64)
     losses = []
     for _ in range(int(found.iterations[0])):
-        used = escape.draw_batch(state, order, used, batch)
+        used = kernels.draw_batch(state, order, used, batch)
         torch_step(problem, layers, batch, LEARNING_RATE)
         losses.append(torch_loss(problem, layers).item())
     assert found.escaped[0]
@@ -250,7 +252,7 @@ def test_a_pass_takes_every_sample_at_most_once(samples: int, share: float, key:
         drawn = []
         for _ in range(samples // size):
             batch = np.empty(size, np.int64)
-            used = escape.draw_batch(state, order, used, batch)
+            used = kernels.draw_batch(state, order, used, batch)
             drawn.append(batch)
         assert len(set(np.concatenate(drawn).tolist())) == samples // size * size
         assert sorted(order.tolist()) == list(range(samples))
@@ -261,7 +263,7 @@ def test_every_sample_is_as_likely_in_every_place() -> None:
     counts = np.zeros((7, 7))
     batch = np.empty(7, np.int64)
     for _ in range(7000):
-        used = escape.draw_batch(state, order, used, batch)
+        used = kernels.draw_batch(state, order, used, batch)
         counts[np.arange(7), batch] += 1
     # Rows and columns sum to 7000, so χ² has 36 degrees of freedom: above 68 once in a thousand.
     assert np.sum((counts - 1000) ** 2 / 1000) < 68
@@ -311,7 +313,7 @@ def test_rewinding_at_every_look_is_exact(
     check_every: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(escape, "REPLAY_SHARE", -1e9)
+    monkeypatch.setattr(simulation, "REPLAY_SHARE", -1e9)
     keys = np.arange(12).astype(np.uint64)
     exact = columns(run_escapes(problem, descent, keys))
     rewound = columns(run_escapes(problem, descent, keys, check_every=check_every))

@@ -12,8 +12,7 @@ from scipy.optimize import minimize
 from scipy.stats import kstest
 
 from fit_escape import compare_theories
-from sgnoise import escape_theories as theories
-from sgnoise import survival
+from sgnoise.escape import survival, theories
 
 RATES = np.geomspace(0.05, 0.2, 8)
 TRUTH = {"levy": (math.log(0.05), 3.2), "diffusion": (math.log(20), 0.25), "kramers": (0.5, 0.2)}

@@ -21,15 +21,9 @@ from torch import nn
 from torch.nn import functional
 
 from dump_gradients import dump_gradients
-from sgnoise import (
-    datasets,
-    gradient_kernels,
-    gradient_rules,
-    gradients,
-    models,
-    sources,
-    store,
-)
+from sgnoise import gradients, models, seeds, store
+from sgnoise.data import datasets, sources
+from sgnoise.gradients import contractions, rules
 
 CLASSES = 3
 SAMPLES = 5
@@ -44,9 +38,9 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 def take_route(patch: pytest.MonkeyPatch, route: str) -> None:
     """Have the sums formed by the kernels for a CPU or for a GPU, or by torch in small chunks."""
-    patch.setattr(gradient_kernels, "_has_kernels", lambda *tensors: route == "cpu")
-    patch.setattr(gradient_kernels, "_has_gpu_kernels", lambda *tensors: route == "gpu")
-    patch.setattr(gradient_kernels, "CHUNK_NUMBERS", 100)
+    patch.setattr(contractions, "_has_kernels", lambda *tensors: route == "cpu")
+    patch.setattr(contractions, "_has_gpu_kernels", lambda *tensors: route == "gpu")
+    patch.setattr(contractions, "CHUNK_NUMBERS", 100)
 
 
 @pytest.fixture(autouse=True)
@@ -337,9 +331,9 @@ def test_any_convolution_equals_autograd(
     rows = torch.zeros(count, 2)
     with pytest.MonkeyPatch.context() as patch:
         take_route(patch, route)
-        rule = gradient_rules.RULES[functional.conv2d]
+        rule = rules.RULES[functional.conv2d]
         call = rule(x, conv.weight, None, stride, padding, dilation)
-        call.parts[0].add(rows, gradient_kernels.Offsets(np.arange(count)), x, g)
+        call.parts[0].add(rows, contractions.Offsets(np.arange(count)), x, g)
     for s in range(2):
         (expected,) = torch.autograd.grad(conv(x[s : s + 1]), conv.weight, g[s : s + 1])
         torch.testing.assert_close(rows[:, s], expected.flatten(), rtol=1e-5, atol=1e-5)
@@ -379,7 +373,7 @@ def test_a_batch_is_taken_in_parts_where_its_activations_are_large(
         whole(engine, inputs, *rest)
 
     monkeypatch.setattr(gradients.PerSampleGradients, "_pass_through_activations", passes)
-    monkeypatch.setattr(gradients, "_LARGEST_ACTIVATIONS", 1)
+    monkeypatch.setattr("sgnoise.gradients.engine._LARGEST_ACTIVATIONS", 1)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
     for _ in range(2):
         assert relative_error(engine(inputs, targets).T, expected) < 1e-5
@@ -392,10 +386,10 @@ def test_a_view_without_sampled_weights_has_no_rows(
     route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_route(monkeypatch, route)
-    none = gradient_kernels.Offsets(np.arange(0))
+    none = contractions.Offsets(np.arange(0))
     x, g = torch.ones(2, 3), torch.ones(2, 4)
     rows = torch.zeros(0, 2)
-    for part in gradient_rules.RULES[functional.linear](x, g, g).parts:
+    for part in rules.RULES[functional.linear](x, g, g).parts:
         part.add(rows, none, x, g)
 
 
@@ -404,9 +398,9 @@ import itertools
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from sgnoise import gradient_gpu
+from sgnoise.gradients import gpu
 
-kernel = gradient_gpu._contractions_kernel
+kernel = gpu._contractions_kernel
 flags = ("with_input", "shifted", "scaled", "double")
 pointers = ("rows", "x", "g", "shift", "scale")
 for kind, values in itertools.product(
@@ -683,7 +677,7 @@ def test_rows_averaged_over_a_batch_are_its_gradient() -> None:
         seed=3,
     )
     assert by_batch.shape == (4, len(sample))
-    order = np.random.default_rng(gradients.seeds.seed_sequence(3, "pass", 1)).permutation(12)
+    order = np.random.default_rng(seeds.seed_sequence(3, "pass", 1)).permutation(12)
     expected = by_sample[torch.from_numpy(order[5:10])].mean(dim=0)
     assert relative_error(by_batch[3], expected) < 1e-5
 
@@ -891,7 +885,7 @@ def expected_dump(run: dict[str, Any]) -> tuple[gradients.ParameterSample, torch
     dataset = datasets.load(run["arrays_path"])
     network = models.build_model(run["model"], input_shape=(13,), classes=3, seed=0)
     models.load_weights(run["model_path"], network)
-    seed = gradients.seeds.integer_seed(run["seed"], "sample")
+    seed = seeds.integer_seed(run["seed"], "sample")
     sample = gradients.sample_parameters(network, uniform=40, per_layer=8, seed=seed)
     inputs, targets = (torch.from_numpy(part) for part in dataset.batch("train", slice(None)))
     return sample, loop(network, inputs, targets, sample)

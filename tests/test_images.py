@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgnoise import datasets, images, sources
-from sgnoise.downloads import RemoteFile
+from sgnoise.data import datasets, images, sources
+from sgnoise.data.downloads import RemoteFile
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 8), suffix: str = "PNG") -> bytes:
@@ -149,7 +149,7 @@ def test_large_images_are_decoded_to_a_scratch_file(
     path = write(tmp_path / "mine", layout(SPLIT), "folder")
     spec = {"source": "image_folder", "path": str(path)}
     expected = sources.prepare(spec, seed=1)
-    monkeypatch.setattr("sgnoise.reading._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("sgnoise.data.reading._IN_MEMORY_BYTES", 0)
     found = sources.prepare(spec, seed=1, scratch=tmp_path)
     assert isinstance(found.train_inputs, np.memmap)
     assert found.digest == expected.digest

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgnoise import sources
-from sgnoise.downloads import RemoteFile
+from sgnoise.data import sources
+from sgnoise.data.downloads import RemoteFile
 from sgnoise.settings import SOURCE_KEYS, SOURCE_NAMES
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgnoise import datasets, sources, texts
-from sgnoise.downloads import RemoteFile
+from sgnoise.data import datasets, sources, texts
+from sgnoise.data.downloads import RemoteFile
 
 TRAIN = "gj04\t1\t\tThe cat won't sit.\ngj04\t0\t*\tThe the cat.\ngj04\t1\t\t\"Sit!\n"
 TEST = "gj04\t0\t*\tThe bird sat.\n"

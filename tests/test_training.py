@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pretrain import pretrain
-from sgnoise import datasets, models, sources, store, training
+from sgnoise import models, store, training
+from sgnoise.data import datasets, sources
 
 CPU = torch.device("cpu")
 BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}

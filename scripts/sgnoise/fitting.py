@@ -38,7 +38,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgnoise import kernels, stable
+from sgnoise import fit_kernels as kernels
+from sgnoise import stable
 
 LAWS = (
     "gaussian",

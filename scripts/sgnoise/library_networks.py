@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgnoise.datasets import PADDING
+from sgnoise.data.datasets import PADDING
 from sgnoise.networks import image_shape
 
 

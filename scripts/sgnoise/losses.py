@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sgnoise.datasets import unknown_name
+from sgnoise.messages import unknown_name
 
 
 class Loss(Protocol):

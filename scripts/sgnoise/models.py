@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sgnoise import store
-from sgnoise.datasets import unknown_name
 from sgnoise.library_networks import LIBRARIES, bert
+from sgnoise.messages import unknown_name
 from sgnoise.networks import BUILDERS
 
 # Tensors under such a name are not weights of the model (no module can have a name like it).

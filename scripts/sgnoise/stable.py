@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgnoise import kernels
+from sgnoise import fit_kernels as kernels
 
 ALPHA_MIN = kernels.TABLE_ALPHA_MIN
 

@@ -27,8 +27,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sgnoise import models, seeds
-from sgnoise.datasets import Dataset, Part, Rows, unknown_name
+from sgnoise.data.datasets import Dataset, Part, Rows
 from sgnoise.losses import Loss, loss_function
+from sgnoise.messages import unknown_name
 
 logger = logging.getLogger("sgnoise")
 

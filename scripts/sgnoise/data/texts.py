@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sgnoise.datasets import PADDING
-from sgnoise.downloads import RemoteFile, obtain
-from sgnoise.reading import Place, Raw
+from sgnoise.data.datasets import PADDING
+from sgnoise.data.downloads import RemoteFile, obtain
+from sgnoise.data.reading import Place, Raw
 
 logger = logging.getLogger("sgnoise")
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sgnoise import gradient_kernels
-from sgnoise.gradient_kernels import Offsets, Pairs, add_contractions, add_sums
+from sgnoise.gradients import contractions
+from sgnoise.gradients.contractions import add_contractions, add_sums
+from sgnoise.gradients.offsets import Offsets, Pairs
 
 # Adds to rows (k, samples) the gradients of the k weights at these flat offsets, from
 # x (samples, ...), what was received, and g (samples, ...), the gradient of what was returned.
@@ -304,7 +305,7 @@ def _add_embedding(
     found = x.reshape(-1).cpu().numpy()
     column = np.searchsorted(codes, found).clip(max=len(codes) - 1)
     occurrences = np.flatnonzero((codes[column] == found) & (found != ignored))
-    step = max(1, gradient_kernels.CHUNK_NUMBERS // int(counts.max()))
+    step = max(1, contractions.CHUNK_NUMBERS // int(counts.max()))
     for first in range(0, len(occurrences), step):
         part = occurrences[first : first + step]
         # Each occurrence once for each weight of its entry.

@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sgnoise import gradient_graph, gradient_kernels, seeds, store
-from sgnoise.gradient_kernels import Offsets
-from sgnoise.gradient_recorder import Recorder, SampledTensor
+from sgnoise import seeds, store
+from sgnoise.gradients import contractions, graph
+from sgnoise.gradients.offsets import Offsets
+from sgnoise.gradients.recorder import Recorder, SampledTensor
 
 logger = logging.getLogger("sgnoise")
 
@@ -262,7 +263,7 @@ class PerSampleGradients:
         self._loss = loss
         self._tensors, self._position = _sampled_tensors(model, sample)
         self._checked = False
-        self._graph: gradient_graph.Graph | None = None
+        self._graph: graph.Graph | None = None
         self._largest = 0
         self._together: int | None = None
         self._fallback: dict[str, SampledTensor] = {}
@@ -311,7 +312,7 @@ class PerSampleGradients:
 
     def _record(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Record the pass, now that it is known which weights it gives."""
-        self._graph = gradient_graph.record(
+        self._graph = graph.record(
             self._pass_through_activations,
             self._model,
             inputs,
@@ -402,7 +403,7 @@ class PerSampleGradients:
         weights = {tensor.name: tensor.parameter.detach() for tensor in tensors}
         largest = sum(weight.numel() for weight in weights.values())
         gradients = torch.func.vmap(torch.func.grad(sample_loss), in_dims=(None, 0, 0))
-        step = max(1, gradient_kernels.CHUNK_NUMBERS // largest)
+        step = max(1, contractions.CHUNK_NUMBERS // largest)
         for first in range(0, len(targets), step):
             part = slice(first, first + step)
             found = gradients(weights, inputs[part], targets[part])

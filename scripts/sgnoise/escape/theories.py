@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgnoise.survival import exponential_mean
+from sgnoise.escape.survival import exponential_mean
 
 _NEWTON_STEPS = 60
 _LARGEST_STEP = 2.0  # in log τ at one standard deviation of x; keeps exp() in range

@@ -1,17 +1,15 @@
 """Data sets as the steps of the workflow see them: samples by part and row, from one NPZ file.
 
-``sgnoise.sources`` makes a data set; everything else reads it from here.
+``sgnoise.data.sources`` makes a data set; everything else reads it from here.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
 import struct
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sgnoise import store
+from sgnoise.messages import unknown_name
 
 KINDS = ("table", "image", "text", "image_text")
 # Token that fills up a text to the length of the array; a network must not look at it.
@@ -121,14 +120,6 @@ def _own(array: np.ndarray, rows: Rows) -> np.ndarray:
     """Some rows as a new array: a slice alone would be a view, of a file not even in memory."""
     taken = np.asarray(array[rows])
     return taken.copy() if isinstance(rows, slice) else taken
-
-
-def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:
-    """The error for a name that is not among the ``valid`` ones; it points to the nearest."""
-    valid = sorted(valid)
-    near = difflib.get_close_matches(str(name), valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {name!r}{hint} (valid: {', '.join(valid)})")
 
 
 def save(dataset: Dataset, arrays_path: str, manifest_path: str) -> None:

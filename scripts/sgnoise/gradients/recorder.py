@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from sgnoise import gradient_rules
-from sgnoise.gradient_kernels import Offsets
+from sgnoise.gradients import rules
+from sgnoise.gradients.offsets import Offsets
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,8 @@ class _Sampled(NamedTuple):
     def sources(self) -> list[SampledTensor]:
         return [self.source]
 
-    def add(
-        self, add: gradient_rules.Add, rows: torch.Tensor, x: torch.Tensor, g: torch.Tensor
-    ) -> None:
-        """Add to ``rows`` (weights, samples) what a rule gives, see ``gradient_rules.Add``."""
+    def add(self, add: rules.Add, rows: torch.Tensor, x: torch.Tensor, g: torch.Tensor) -> None:
+        """Add to ``rows`` (weights, samples) what a rule gives, see ``rules.Add``."""
         if isinstance(self.members, slice):
             add(rows[self.members], self.offsets, x, g)
             return
@@ -170,7 +168,7 @@ class Recorder(TorchFunctionMode):
         used = self._used(args, kwargs)
         if not used or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if func in gradient_rules.RULES:
+        if func in rules.RULES:
             return self._apply(func, args, kwargs, self._samples_first)
         if func is functional.multi_head_attention_forward:
             return self._attend(args, kwargs)
@@ -221,7 +219,7 @@ class Recorder(TorchFunctionMode):
         arrange: Callable[[torch.Tensor, bool], torch.Tensor | None],
     ) -> torch.Tensor:
         """Call a function that has a rule; ``arrange`` finds the samples in its activations."""
-        call = gradient_rules.RULES[func](*args, **kwargs)
+        call = rules.RULES[func](*args, **kwargs)
         output = func(*args, **kwargs)
         self.largest = max(self.largest, output.nbytes)
         received = call.received.detach()
@@ -319,7 +317,7 @@ class Recorder(TorchFunctionMode):
             if isinstance(used, _Shared):
                 used.collect(gradient.reshape(self._samples, *used.tensor.shape[1:]))
             else:
-                used.add(gradient_rules.add_own, self._rows, gradient, gradient)
+                used.add(rules.add_own, self._rows, gradient, gradient)
 
         leaf.register_hook(collect)
         return leaf

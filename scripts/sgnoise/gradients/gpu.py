@@ -1,4 +1,4 @@
-"""The sums of ``gradient_kernels`` on a GPU, in Triton: one launch for all weights of a tensor."""
+"""The sums of ``contractions`` on a GPU, in Triton: one launch for all weights of a tensor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sgnoise.gradient_kernels import Pairs
+from sgnoise.gradients.offsets import Pairs
 
 # Weights of a program, and the most places that it sees at a time.
 _WEIGHTS, _PLACES = 32, 32
@@ -23,7 +23,7 @@ def add_contractions(
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
 ) -> None:
-    """``gradient_kernels.add_contractions`` on a GPU.
+    """``contractions.add_contractions`` on a GPU.
 
     The sums are formed in float32, in float64 where the rows are. Without ``x`` it is 1 everywhere.
     """

@@ -7,9 +7,9 @@ its reader):
 - ``table``: a table of one's own, as CSV, Parquet, or NPZ (the array ``inputs``, and the one that
   ``target`` names);
 - ``adbench``: tables of the ADBench collection (``name``: breastw, cardio, satellite);
-- ``cola``: sentences, see ``sgnoise.texts``;
+- ``cola``: sentences, see ``sgnoise.data.texts``;
 - ``cifar10``, ``cifar100``, ``cinic10``, ``image_folder``, ``imagenet``, ``webdataset``: images,
-  see ``sgnoise.images``.
+  see ``sgnoise.data.images``.
 
 ``form`` is ``table`` unless said otherwise: each sample a row of features. With ``image`` it is
 (channels, height, width), which the digits and a four-dimensional array ``inputs`` can be.
@@ -28,10 +28,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgnoise import images, seeds, texts
-from sgnoise.datasets import Dataset, unknown_name
-from sgnoise.downloads import RemoteFile, digest_of, obtain
-from sgnoise.reading import Place, Raw, class_numbers, stratified
+from sgnoise import seeds
+from sgnoise.data import images, texts
+from sgnoise.data.datasets import Dataset
+from sgnoise.data.downloads import RemoteFile, digest_of, obtain
+from sgnoise.data.reading import Place, Raw, class_numbers, stratified
+from sgnoise.messages import unknown_name
 
 _LICENCE_UCI = "CC BY 4.0"
 

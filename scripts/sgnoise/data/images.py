@@ -19,9 +19,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sgnoise import seeds
-from sgnoise.datasets import unknown_name
-from sgnoise.downloads import Archive, RemoteFile, digest_of, find_in_mirror, obtain, read_pickle
-from sgnoise.reading import Place, Raw, stratified, subset_rows
+from sgnoise.data.downloads import (
+    Archive,
+    RemoteFile,
+    digest_of,
+    find_in_mirror,
+    obtain,
+    read_pickle,
+)
+from sgnoise.data.reading import Place, Raw, stratified, subset_rows
+from sgnoise.messages import unknown_name
 
 logger = logging.getLogger("sgnoise")
 

@@ -46,7 +46,7 @@ class Raw:
     """Samples as a reader finds them.
 
     Attributes:
-        kind: as in ``sgnoise.datasets.Dataset``.
+        kind: as in ``sgnoise.data.datasets.Dataset``.
         inputs: of the training part, or of all: bytes (uint8) or floating-point numbers, to be
             standardised; or token ids (int64).
         targets: int64: class numbers, or token ids of ``image_text``.

@@ -1,0 +1,1 @@
+"""Data sets: what makes them (``sources``), and how the other steps see them (``datasets``)."""

@@ -1,0 +1,117 @@
+"""The loss around one point, in float64: gradient, Hessian-vector products, curvature."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgnoise.escape.problem import Problem, layers_of
+
+
+def loss_gradient(problem: Problem, parameters: np.ndarray) -> np.ndarray:
+    """Gradient of the full-data loss, flat as the parameters."""
+    return _Linearisation(problem, parameters).gradient()
+
+
+def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> np.ndarray:
+    """The ``count`` largest eigenvalues of the Hessian of the full-data loss, falling.
+
+    By Lanczos on exact Hessian-vector products; the kinks of ReLU have no curvature.
+    """
+    # Not at the top: the jobs that simulate escapes are many, short, and do without SciPy.
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    point = _Linearisation(problem, parameters)
+    size = len(parameters)
+    operator = LinearOperator((size, size), matvec=point.hessian_product, dtype=np.float64)
+    start = np.random.default_rng(0).normal(size=size)
+    count = min(count, size - 1)
+    found = eigsh(operator, count, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)
+    return np.sort(found)[::-1]
+
+
+def loss_curvature(problem: Problem, parameters: np.ndarray) -> np.ndarray:
+    """The diagonal of the Hessian of the full-data loss, (parameters,), by exact products."""
+    point = _Linearisation(problem, parameters)
+    direction = np.zeros(len(parameters))
+    diagonal = np.empty(len(parameters))
+    for index in range(len(parameters)):
+        direction[index] = 1
+        diagonal[index] = point.hessian_product(direction)[index]
+        direction[index] = 0
+    return diagonal
+
+
+class _Linearisation:
+    """The network's activations and derivatives at one point, over the whole data set."""
+
+    def __init__(self, problem: Problem, parameters: np.ndarray) -> None:
+        self.sizes, self.squared = problem.sizes, problem.squared
+        self.layers = layers_of(parameters.astype(np.float64), problem.sizes)
+        self.signals = [problem.rows.astype(np.float64)]
+        # Of each hidden layer: the activation's first derivative and its second.
+        self.slopes: list[np.ndarray] = []
+        self.bends: list[np.ndarray] = []
+        for weight, bias in self.layers[:-1]:
+            raw = self.signals[-1] @ weight.T + bias
+            if problem.use_tanh:
+                signal = np.tanh(raw)
+                slope = 1 - signal**2
+                bend = -2 * signal * slope
+            else:
+                signal = np.maximum(raw, 0)
+                slope = (raw > 0).astype(np.float64)
+                bend = np.zeros_like(raw)
+            self.signals.append(signal)
+            self.slopes.append(slope)
+            self.bends.append(bend)
+        weight, bias = self.layers[-1]
+        outputs = self.signals[-1] @ weight.T + bias
+        samples, classes = outputs.shape
+        if self.squared:
+            errors = outputs
+        else:
+            powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            errors = powers / powers.sum(axis=1, keepdims=True)
+            self.probabilities = errors.copy()
+        errors[np.arange(samples), problem.targets] -= 1
+        self.share = 2 / (samples * classes) if self.squared else 1 / samples
+        self.deltas = [errors * self.share]
+        self.pulls: list[np.ndarray] = []  # the loss's derivative by each hidden layer's signal
+        for (weight, _), slope in zip(self.layers[:0:-1], self.slopes[::-1], strict=True):
+            self.pulls.insert(0, self.deltas[0] @ weight)
+            self.deltas.insert(0, self.pulls[0] * slope)
+
+    def gradient(self) -> np.ndarray:
+        """(parameters,)"""
+        parts = []
+        for signal, delta in zip(self.signals, self.deltas, strict=True):
+            parts += [(delta.T @ signal).ravel(), delta.sum(axis=0)]
+        return np.concatenate(parts)
+
+    def hessian_product(self, direction: np.ndarray) -> np.ndarray:
+        """The derivative of the gradient along ``direction`` (Pearlmutter 1994), (parameters,)."""
+        moves = layers_of(direction.ravel(), self.sizes)
+        signal_moves = [np.zeros_like(self.signals[0])]
+        raw_moves = []
+        for index, ((weight, _), (weight_move, bias_move)) in enumerate(
+            zip(self.layers, moves, strict=True)
+        ):
+            move = signal_moves[-1] @ weight.T + self.signals[index] @ weight_move.T + bias_move
+            raw_moves.append(move)
+            if index < len(self.layers) - 1:
+                signal_moves.append(move * self.slopes[index])
+        if self.squared:
+            delta_move = move * self.share
+        else:
+            centred = move - (self.probabilities * move).sum(axis=1, keepdims=True)
+            delta_move = self.probabilities * centred * self.share
+        parts: list[np.ndarray] = []
+        for index in range(len(self.layers) - 1, -1, -1):
+            signal, delta = self.signals[index], self.deltas[index]
+            weight_part = delta_move.T @ signal + delta.T @ signal_moves[index]
+            parts = [weight_part.ravel(), delta_move.sum(axis=0), *parts]
+            if index > 0:
+                pull_move = delta_move @ self.layers[index][0] + delta @ moves[index][0]
+                delta_move = pull_move * self.slopes[index - 1]
+                delta_move += self.pulls[index - 1] * self.bends[index - 1] * raw_moves[index - 1]
+        return np.concatenate(parts)
