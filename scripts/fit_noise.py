@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from sgnoise import fitting, goodness, store
+from sgnoise import fitting, goodness, readers, store
 from sgnoise.jobs import logger, running_job, track
 
 # Parameters whose evidence is computed together.
@@ -65,7 +64,7 @@ def fit_noise(
     unknown = [law for law in laws if law not in FITTERS]
     if unknown:
         raise ValueError(f"there is no law {', '.join(unknown)}; there are {', '.join(FITTERS)}")
-    keys, noise = read_noise(noise_path)
+    keys, noise = readers.read_all_noise(noise_path)
     settings: dict[str, Any] = {
         "bins": bins,
         "span": span,
@@ -107,20 +106,6 @@ def fit_noise(
             **settings,
         ),
     )
-
-
-def read_noise(path: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """The key columns, and the noise (P, M) in single precision, read by row group."""
-    with pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
-        draws = file.schema_arrow.field("noise").type.list_size
-    noise = np.empty((rows, draws), dtype=np.float32)
-    keys, start = [], 0
-    for table in store.read_row_groups(path):
-        noise[start : start + len(table)] = store.matrix(table, "noise")
-        keys.append(table.select(list(store.PARAMETER_COLUMNS)).to_pandas())
-        start += len(table)
-    return pd.concat(keys, ignore_index=True), noise
 
 
 def rows_of(fit: fitting.Fit, rows: slice) -> fitting.Fit:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import norm
 
-from sgnoise import plots
+from sgnoise import plots, readers
 from sgnoise.jobs import running_job
 
 _QUANTILES = (0.025, 0.5, 0.975)
@@ -82,7 +82,7 @@ def plot_alpha_by_network(
         axes = figure.subplots()
         ticks = []
         for place, (path, label) in enumerate(zip(fits_paths, labels, strict=True)):
-            fits = plots.read_law(path, "stable", ["alpha", "alpha_se", "converged"])
+            fits = readers.read_law(path, "stable", ["alpha", "alpha_se", "converged"])
             uniform = fits[fits["stratum"] == "uniform"]
             usable = uniform[uniform["converged"] & np.isfinite(uniform["alpha"])]
             if usable.empty:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sgnoise import plots, seeds
+from sgnoise import plots, readers, seeds
 from sgnoise.jobs import running_job
 
 _COLOURS = {"before": plots.GREY, "after": plots.BLUE, "without": plots.VERMILLION}
@@ -27,7 +27,7 @@ def choose_parameter(noise_paths: dict[str, str], seed: int) -> tuple[str, dict[
     Raises:
         ValueError: the files do not share their parameters, or the noise of all candidates is zero.
     """
-    keys = {state: plots.read_keys(path) for state, path in noise_paths.items()}
+    keys = {state: readers.read_keys(path) for state, path in noise_paths.items()}
     first = next(iter(keys.values()))
     for state, others in keys.items():
         if not others.equals(first):
@@ -40,12 +40,12 @@ def choose_parameter(noise_paths: dict[str, str], seed: int) -> tuple[str, dict[
     order = seeds.generator(seed, "parameter").choice(len(uniform), count, replace=False)
     candidates = uniform.iloc[order]
     indices = candidates["parameter_index"].tolist()
-    noise = {state: plots.read_noise(path, indices) for state, path in noise_paths.items()}
+    noise = {state: readers.read_noise(path, indices) for state, path in noise_paths.items()}
     alive = np.all([np.ptp(values, axis=1) > 0 for values in noise.values()], axis=0)
     if not alive.any():
         raise ValueError(f"none of {count} sampled parameters has any noise in all three states")
     chosen = int(np.argmax(alive))
-    name = plots.parameter_name(candidates.iloc[chosen])
+    name = readers.parameter_name(candidates.iloc[chosen])
     return name, {state: values[chosen] for state, values in noise.items()}
 
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.stats import norm
 
-from sgnoise import plots, seeds, stable
+from sgnoise import plots, readers, seeds, stable
 from sgnoise.jobs import running_job
 
 _RANDOM_COUNT = 4
@@ -128,7 +128,7 @@ def draw_parameter(figure: SubFigure, noise: np.ndarray, row: pd.Series) -> None
     alpha = plots.with_error(row["alpha"], row["alpha_se"])
     flag = f"  ({row['flag']})" if row["flag"] else ""
     figure.suptitle(
-        f"{plots.parameter_name(row)}\n"
+        f"{readers.parameter_name(row)}\n"
         rf"$\hat{{\alpha}}$ = {alpha},  $\hat{{\sigma}}$ = {plots.scientific(row['scale'])}{flag}",
         fontsize=9,
     )
@@ -172,8 +172,8 @@ def plot_histograms(
         pdf_path: where the PDF goes.
         seed: of the choice.
     """
-    fits = plots.read_law(fits_path, "stable", ["alpha", "alpha_se", "scale", "location"])
-    normal = plots.read_law(fits_path, "gaussian", ["scale", "location"])
+    fits = readers.read_law(fits_path, "stable", ["alpha", "alpha_se", "scale", "location"])
+    normal = readers.read_law(fits_path, "gaussian", ["scale", "location"])
     fits = fits.merge(
         normal.set_index("parameter_index")[["scale", "location"]].add_prefix("gaussian_"),
         left_on="parameter_index",
@@ -181,7 +181,7 @@ def plot_histograms(
         validate="one_to_one",
     )
     chosen = choose_parameters(fits, choose, seed)
-    noise = plots.read_noise(noise_path, chosen["parameter_index"].tolist())
+    noise = readers.read_noise(noise_path, chosen["parameter_index"].tolist())
     rows = len(chosen) // 2
     with plots.drawing(
         png_path, pdf_path, title="Noise of single parameters", height=0.4 + 2.6 * rows

@@ -29,7 +29,7 @@ import plot_escape_times
 import plot_exit_axis
 import plot_histograms
 import plot_theory
-from sgnoise import plots, store
+from sgnoise import plots, readers, store
 
 DRAWS = 600
 DATASETS = ("breast_cancer", "wine", "digits")
@@ -527,7 +527,7 @@ def test_decay_needs_the_same_parameters_and_a_decay(tmp_path: Path) -> None:
 
 def histogram_fits(folder: Path, flagged: int = 0) -> pd.DataFrame:
     path = make_fits(folder / "fits.parquet", flagged=flagged)
-    return plots.read_law(path, "stable", ["alpha", "alpha_se", "scale", "location"])
+    return readers.read_law(path, "stable", ["alpha", "alpha_se", "scale", "location"])
 
 
 def test_choice_of_parameters(tmp_path: Path) -> None:
@@ -558,11 +558,11 @@ def test_histograms_show_the_noise_and_the_fitted_densities(gallery: Any) -> Non
     folder, figure, _ = gallery("first_layers")
     core, tail = figure.axes[:2]
     chosen = plot_histograms.choose_parameters(
-        plots.read_law(str(folder / "fits.parquet"), "stable", ["alpha", "scale"]),
+        readers.read_law(str(folder / "fits.parquet"), "stable", ["alpha", "scale"]),
         "first_layers",
         seed=3,
     )
-    noise = plots.read_noise(str(folder / "noise.parquet"), chosen["parameter_index"].tolist())[0]
+    noise = readers.read_noise(str(folder / "noise.parquet"), chosen["parameter_index"].tolist())[0]
     scaled = noise / chosen["scale"].iloc[0]
     heights, edges, _ = core.patches[0].get_data()
     assert_allclose((heights * np.diff(edges)).sum(), np.mean(np.abs(scaled) <= 8))
@@ -672,18 +672,18 @@ def test_read_noise(tmp_path: Path) -> None:
     path = make_noise(tmp_path / "noise.parquet", count=12)
     everything = store.matrix(pq.read_table(path), "noise")
     # The order asked for, over the border between the two row groups.
-    assert_allclose(plots.read_noise(path, [9, 2, 5]), everything[[9, 2, 5]])
+    assert_allclose(readers.read_noise(path, [9, 2, 5]), everything[[9, 2, 5]])
     with pytest.raises(ValueError, match=r"no noise of the parameters \[12, 99\]"):
-        plots.read_noise(path, [3, 12, 99])
+        readers.read_noise(path, [3, 12, 99])
 
 
 def test_read_law(tmp_path: Path) -> None:
     path = make_fits(tmp_path / "fits.parquet")
-    fits = plots.read_law(path, "gaussian", ["scale"])
+    fits = readers.read_law(path, "gaussian", ["scale"])
     assert len(fits) == 40
     assert list(fits) == [*store.PARAMETER_COLUMNS, "flag", "scale"]
     with pytest.raises(ValueError, match="no fits of the law 'laplace'"):
-        plots.read_law(path, "laplace", ["scale"])
+        readers.read_law(path, "laplace", ["scale"])
 
 
 @pytest.mark.parametrize(

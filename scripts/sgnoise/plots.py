@@ -1,4 +1,4 @@
-"""What all figures share: one style, one palette, one way to save, and the data that several draw.
+"""What all figures share: one style, one palette and one way to save.
 
 A figure is drawn without a display and without pyplot. The same data give the same bytes, in PNG
 and in PDF: no times in the metadata, no random jitter, fonts that come with matplotlib.
@@ -7,16 +7,11 @@ and in PDF: no times in the metadata, no random jitter, fonts that come with mat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -137,50 +132,3 @@ def scientific(value: float) -> str:
     """``value`` to two digits with a power of ten, as mathematical text."""
     mantissa, exponent = f"{value:.1e}".split("e")
     return rf"${mantissa}\times10^{{{int(exponent)}}}$"
-
-
-def read_law(fits_path: str, law: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows of one law in a table of fits: the parameter's keys, ``flag`` and ``columns``.
-
-    Raises:
-        ValueError: the law was not fitted.
-    """
-    table = pq.read_table(
-        fits_path,
-        columns=[*store.PARAMETER_COLUMNS, "flag", *columns],
-        filters=[("law", "==", law)],
-    )
-    if not len(table):
-        raise ValueError(
-            f"{fits_path}: no fits of the law {law!r}; add it to the laws of the study"
-        )
-    return table.to_pandas()
-
-
-def read_noise(noise_path: str, parameters: Sequence[int]) -> np.ndarray:
-    """The noise of some parameters, (parameter, draw) in the order asked for; by row group.
-
-    Raises:
-        ValueError: a parameter is not in the table.
-    """
-    wanted = pa.array(parameters, type=pa.int32())
-    found: dict[int, np.ndarray] = {}
-    for group in store.read_row_groups(noise_path, columns=["parameter_index", "noise"]):
-        kept = group.filter(pc.is_in(group["parameter_index"], value_set=wanted))
-        if len(kept):
-            values = store.matrix(kept, "noise").astype(np.float64)
-            found.update(zip(kept["parameter_index"].to_pylist(), values, strict=True))
-    missing = [index for index in parameters if index not in found]
-    if missing:
-        raise ValueError(f"{noise_path}: no noise of the parameters {missing}")
-    return np.stack([found[index] for index in parameters])
-
-
-def read_keys(path: str) -> pd.DataFrame:
-    """The keys of the parameters of a per-parameter table."""
-    return pq.read_table(path, columns=list(store.PARAMETER_COLUMNS)).to_pandas()
-
-
-def parameter_name(keys: pd.Series) -> str:
-    """A parameter's name: module, tensor and flat index."""
-    return f"{keys['layer']}.{keys['tensor']}[{keys['offset']}]"
