@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sgnoise import gradients, losses, models, seeds, store
+from sgnoise import devices, gradients, losses, models, seeds, store
 from sgnoise.data import datasets
 from sgnoise.jobs import logger, running_job, track
 
@@ -65,7 +65,7 @@ def dump_gradients(
     """
     if mode not in ("per_sample", "mini_batch"):
         raise ValueError(f"unknown mode of gradients {mode!r} (valid: per_sample, mini_batch)")
-    place = models.resolve_device(device)
+    place = devices.resolve_device(device)
     dataset = datasets.load(arrays_path)
     network = models.build_model(
         model,
@@ -83,7 +83,7 @@ def dump_gradients(
     )
     settings = {"run": run, "mode": mode, "uniform": uniform, "per_layer": per_layer}
     # Of a sample's gradient TF32 leaves one digit: rounding decides which ReLU is open.
-    with models.cpu_threads(threads), models.full_precision():
+    with devices.cpu_threads(threads), devices.full_precision():
         if mode == "per_sample":
             parts = _per_sample(network, objective, dataset, sample, place)
             width = dataset.size("train")

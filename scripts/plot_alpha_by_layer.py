@@ -7,13 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sgnoise import plots
+from sgnoise import evidence, plots
 from sgnoise.jobs import running_job
 
 _NORMAL_95 = 1.96
 _OFFSET = 0.2
-# In MobileNetV3 the second convolution of a squeeze-and-excitation block feeds a hard sigmoid.
-_BEFORE_HARD_SIGMOID = r"features\.\d+\.block\.\d+\.fc2"
 _RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 9,
@@ -21,11 +19,6 @@ _RING: dict[str, Any] = {
     "color": plots.INK,
     "linestyle": "",
 }
-
-
-def before_hard_sigmoid(layers: pd.DataFrame) -> pd.Series:
-    """Which layers feed a hard sigmoid; the paper reports a higher alpha in them."""
-    return layers["layer"].str.fullmatch(_BEFORE_HARD_SIGMOID)
 
 
 def draw_layers(
@@ -43,7 +36,7 @@ def draw_layers(
         elinewidth=1,
     )
     axes.plot(x, layers["alpha_mean"], color=colour, linewidth=0.7, alpha=0.6)
-    ringed = before_hard_sigmoid(layers)
+    ringed = evidence.before_hard_sigmoid(layers)
     axes.plot(x[ringed], layers.loc[ringed, "alpha_mean"], zorder=3, **_RING)
     for layer_type, rows in layers.groupby("layer_type"):
         axes.plot(
@@ -96,7 +89,7 @@ def plot_alpha_by_layer(
             Line2D([], [], color=plots.GREY, marker=markers[name], linestyle="", label=name)
             for name in types
         ]
-        if any(before_hard_sigmoid(layers).any() for side in sides for _, layers in side):
+        if any(evidence.before_hard_sigmoid(layers).any() for side in sides for _, layers in side):
             handles.append(Line2D([], [], label="before a hard sigmoid", **_RING))
         handles.append(
             Line2D([], [], color=plots.INK, linewidth=0.8, linestyle=":", label="Gaussian (α = 2)")

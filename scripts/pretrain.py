@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgnoise import models, seeds, store, training
+from sgnoise import devices, models, seeds, store, training
 from sgnoise.data import datasets
 from sgnoise.jobs import logger, running_job
 
@@ -58,13 +58,13 @@ def pretrain(
         fill=parent_path is None,
     )
     logger.info("%d weights", sum(parameter.numel() for parameter in network.parameters()))
-    with models.cpu_threads(threads), training.deterministic():
+    with devices.cpu_threads(threads), training.deterministic():
         trained = training.train(
             network,
             dataset,
             settings,
             seed=seed,
-            device=models.resolve_device(device),
+            device=devices.resolve_device(device),
             loss=loss,
             parent_path=parent_path,
             resume_path=resume_path,

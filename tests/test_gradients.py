@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from dump_gradients import dump_gradients
-from sgnoise import gradients, models, seeds, store
+from sgnoise import devices, gradients, models, seeds, store
 from sgnoise.data import datasets, sources
 from sgnoise.gradients import contractions, rules
 
@@ -46,7 +46,7 @@ def take_route(patch: pytest.MonkeyPatch, route: str) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """So that the time of the tests does not depend on what else the machine does."""
-    with models.cpu_threads(1):
+    with devices.cpu_threads(1):
         yield
 
 
@@ -432,7 +432,7 @@ def test_the_kernels_for_a_gpu_compile_without_one(tmp_path: Path) -> None:
 
 @pytest.fixture
 def gpu() -> Iterator[torch.device]:
-    with models.full_precision():
+    with devices.full_precision():
         yield torch.device("cuda")
 
 
@@ -597,7 +597,7 @@ def test_networks_of_libraries_equal_autograd(name: str, device: str) -> None:
     model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
     sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    with models.full_precision():
+    with devices.full_precision():
         expected = loop(model, inputs, targets, sample)
         for _ in range(2):  # On a GPU the second time by a graph, where there can be one.
             assert relative_error(engine(inputs, targets).T, expected) < 1e-5

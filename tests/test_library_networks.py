@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sgnoise import library_networks, losses, models
+from sgnoise import devices, library_networks, losses, models
 
 VIT = {
     "name": "timm:vit_small_patch16_224",
@@ -30,7 +30,7 @@ CLIP = {"name": "open_clip:tiny"}
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    with models.cpu_threads(1):
+    with devices.cpu_threads(1):
         yield
 
 

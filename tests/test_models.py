@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgnoise import models, networks
+from sgnoise import devices, models, networks
 
 NAMES = ["resnet20", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large", "mlp"]
 
@@ -18,7 +18,7 @@ NAMES = ["resnet20", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """So that the time of the tests does not depend on what else the machine does."""
-    with models.cpu_threads(1):
+    with devices.cpu_threads(1):
         yield
 
 
@@ -208,5 +208,5 @@ def test_shared_weights_on_disk(tmp_path: Path) -> None:
 
 def test_devices() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert models.resolve_device("auto").type == expected
-    assert models.resolve_device("cpu").type == "cpu"
+    assert devices.resolve_device("auto").type == expected
+    assert devices.resolve_device("cpu").type == "cpu"

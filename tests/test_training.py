@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pretrain import pretrain
-from sgnoise import models, store, training
+from sgnoise import devices, models, store, training
 from sgnoise.data import datasets, sources
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """So that the time of the tests does not depend on what else the machine does."""
-    with models.cpu_threads(1):
+    with devices.cpu_threads(1):
         yield
 
 

@@ -35,10 +35,6 @@ COLUMNS = (
     "converged",
 )
 
-# In torchvision's MobileNetV3 the second convolution of a squeeze-and-excitation block feeds a
-# hard sigmoid.
-BEFORE_HARD_SIGMOID = r"features\.\d+\.block\.\d+\.fc2"
-
 _PAPER_WINS = 0.966  # smallest share in Tables 1 and 3 that the paper gives
 _PAPER_EXIT = 0.82
 _EXIT_MARGIN = 0.05
@@ -452,15 +448,11 @@ def alpha_differs(data: Measurements) -> Claim:
     )
 
 
-def _before_hard_sigmoid(layers: pd.DataFrame) -> pd.Series:
-    return layers["layer"].str.fullmatch(BEFORE_HARD_SIGMOID)
-
-
 def alpha_falls_with_depth(data: Measurements) -> Claim:
     """Figure 8, left."""
     cases = []
     for statistics in data.layers:
-        if _before_hard_sigmoid(statistics.layers).any():
+        if evidence.before_hard_sigmoid(statistics.layers).any():
             continue
         layers = statistics.layers.dropna(subset=["alpha_mean"])
         if len(layers) < 3:
@@ -485,7 +477,7 @@ def hard_sigmoid_raises_alpha(data: Measurements) -> Claim:
     cases = []
     for statistics in data.layers:
         layers = statistics.layers.dropna(subset=["alpha_mean"])
-        before = _before_hard_sigmoid(layers)
+        before = evidence.before_hard_sigmoid(layers)
         if before.sum() < 2 or (~before).sum() < 2:
             continue
         test = stats.ttest_ind(

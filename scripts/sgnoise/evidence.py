@@ -21,6 +21,10 @@ _Z95 = 1.959963984540054
 _SSE_TIE = 1e-6
 _LOG_DENSITY_TIE = 1e-7
 
+# In torchvision's MobileNetV3 the second convolution of a squeeze-and-excitation block feeds a
+# hard sigmoid.
+_BEFORE_HARD_SIGMOID = r"features\.\d+\.block\.\d+\.fc2"
+
 
 # --- shares of parameters -----------------------------------------------------------------------
 
@@ -230,6 +234,11 @@ def line_slope(x: np.ndarray, y: np.ndarray) -> Slope:
     slope = float(x @ y / (x @ x))
     residuals = y - slope * x
     return _slope(slope, float(np.sqrt(residuals @ residuals / (n - 2) / (x @ x))), n, n - 2)
+
+
+def before_hard_sigmoid(layers: pd.DataFrame) -> pd.Series:
+    """Which rows are layers that feed a hard sigmoid; the paper reports a higher alpha in them."""
+    return layers["layer"].str.fullmatch(_BEFORE_HARD_SIGMOID)
 
 
 def stability_under_addition(
