@@ -15,6 +15,7 @@ from sgnoise.escape.survival import (
     resampled_totals,
 )
 from sgnoise.escape.theories import (
+    REFERENCE,
     THEORIES,
     TheoryFit,
     aicc,
@@ -71,7 +72,7 @@ def compare_theories(
 
     ``coefficient`` and ``exponent`` maximise the likelihood of all replicas. A bootstrap over
     replicas gives ``exponent_se``, the 95 % intervals of ``exponent`` and of
-    ``log_likelihood_ratio``, log L(levy) − log L(theory), above 0 where the power law does better;
+    ``log_likelihood_ratio``, log L(REFERENCE) − log L(theory), above 0 where the first does better;
     ``better`` says which of the two the interval prefers, ``undecided`` if 0 lies in it. AICc takes
     the likelihood of each replica at its word, for which escape times must be exponential; the
     bootstrap asks no law of them. ``deviance`` is twice what the theory
@@ -101,7 +102,7 @@ def compare_theories(
         log_coefficient, exponent, r_squared = fit_by_least_squares(
             theory, learning_rates, events, exposure
         )
-        ratios = resampled["levy"].log_likelihood - again.log_likelihood
+        ratios = resampled[REFERENCE].log_likelihood - again.log_likelihood
         ratios = ratios[np.isfinite(ratios)]
         ratio_low = ratio_high = np.nan
         if len(ratios):
@@ -127,7 +128,7 @@ def compare_theories(
                 "r_squared": r_squared,
                 "aicc": aicc(float(fit.log_likelihood), float(events.sum())),
                 "log_likelihood": float(fit.log_likelihood),
-                "log_likelihood_ratio": float(fits["levy"].log_likelihood - fit.log_likelihood),
+                "log_likelihood_ratio": float(fits[REFERENCE].log_likelihood - fit.log_likelihood),
                 "log_likelihood_ratio_low": float(ratio_low),
                 "log_likelihood_ratio_high": float(ratio_high),
                 "better": preferred(name, float(ratio_low), float(ratio_high)),
@@ -145,11 +146,11 @@ def compare_theories(
 
 
 def preferred(theory: str, ratio_low: float, ratio_high: float) -> str:
-    """Which of ``levy`` and ``theory`` the interval of their likelihood ratio prefers."""
-    if theory == "levy" or math.isnan(ratio_low):
+    """Which of REFERENCE and ``theory`` the interval of their likelihood ratio prefers."""
+    if theory == REFERENCE or math.isnan(ratio_low):
         return ""
     if ratio_low > 0:
-        return "levy"
+        return REFERENCE
     return theory if ratio_high < 0 else "undecided"
 
 

@@ -1,5 +1,6 @@
 """Figures 1 and 6: mean escape time against the learning rate, with the theories fitted to it."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sgnoise import plots
+from sgnoise.escape.theories import THEORIES
 from sgnoise.jobs import running_job
 
-_COLOURS = {"levy": plots.BLUE, "diffusion": plots.VERMILLION, "kramers": plots.GREEN}
-_LINES: dict[str, Any] = {"levy": "-", "diffusion": "--", "kramers": ":"}
-_FORMULAS = {
-    "levy": r"Lévy: $\tau = c\,\eta^{-k}$",
-    "diffusion": r"diffusion: $\tau = c\,e^{k/\eta}$",
-    "kramers": r"Kramers: $\tau = (c/\eta)\,e^{k/\eta}$",
-}
 _MARKS: dict[str, dict[str, Any]] = {
     "all replicas escaped": {"marker": "o", "markerfacecolor": plots.INK},
     "some replicas censored": {"marker": "o", "markerfacecolor": "white"},
@@ -30,22 +25,6 @@ _MARGIN = 1.3
 _FEW_TICKS = 6.0
 _COLUMNS_IN_WIDTH = 3
 _STRIP_RATIOS = (1, 5)
-
-
-def log_escape_time(
-    theory: str, coefficient: float, exponent: float, learning_rate: np.ndarray
-) -> np.ndarray:
-    """ln τ(η) of a theory: τ = c η^−k (Corollary 4.2), c e^{k/η}, or (c/η) e^{k/η}.
-
-    In logarithms, as e^{k/η} leaves the range of floating point long before the plot does.
-    """
-    log_rate = np.log(learning_rate)
-    by_theory = {
-        "levy": -exponent * log_rate,
-        "diffusion": exponent / learning_rate,
-        "kramers": exponent / learning_rate - log_rate,
-    }
-    return np.log(coefficient) + by_theory[theory]
 
 
 def draw_times(axes: Axes, times: pd.DataFrame) -> None:
@@ -80,26 +59,26 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
     bootstrap over replicas.
     """
     handles = []
-    for theory, colour in _COLOURS.items():
-        fit = theories[theories["theory"] == theory]
+    for name, theory in THEORIES.items():
+        style: dict[str, Any] = {"color": theory.colour, "linestyle": theory.line}
+        fit = theories[theories["theory"] == name]
         text = "not fitted"
         if len(fit) and 0 < fit["coefficient"].iloc[0] < np.inf:
             row = fit.iloc[0]
-            log_time = log_escape_time(theory, row["coefficient"], row["exponent"], rates)
+            # In logarithms, as e^(k/η) leaves the range of floating point long before the plot.
+            log_time = theory.log_time(rates, np.log(row["coefficient"]), row["exponent"])
             shown = np.abs(log_time) < 700
-            axes.plot(rates[shown], np.exp(log_time[shown]), _LINES[theory], color=colour)
-            per_exponent = log_escape_time(theory, 1, 1, rates) - log_escape_time(
-                theory, 1, 0, rates
-            )
-            variance = row["log_coefficient_se"] ** 2 + (per_exponent * row["exponent_se"]) ** 2
-            variance += 2 * per_exponent * row["log_coefficient_exponent_covariance"]
+            axes.plot(rates[shown], np.exp(log_time[shown]), **style)
+            x = theory.regressor(rates)
+            variance = row["log_coefficient_se"] ** 2 + (x * row["exponent_se"]) ** 2
+            variance += 2 * x * row["log_coefficient_exponent_covariance"]
             margin = 1.96 * np.sqrt(np.maximum(variance, 0))
             shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
             edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
-            axes.fill_between(rates[shown], *edges, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(rates[shown], *edges, color=theory.colour, alpha=0.2, linewidth=0)
             text = f"$k$ = {plots.with_error(row['exponent'], row['exponent_se'])}"
             text += f",  $R^2$ = {row['r_squared']:.3f}"
-        handles.append(Line2D([], [], color=colour, linestyle=_LINES[theory], label=text))
+        handles.append(Line2D([], [], **style, label=text))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.26), borderaxespad=0)
 
 
@@ -113,9 +92,10 @@ def draw_panel(axes: Axes, times: pd.DataFrame, theories: pd.DataFrame) -> None:
     low, high = (known.min(), known.max()) if known.size else (1.0, 10.0)
     # Room at the top for the marks of learning rates at which no replica escaped.
     y_low, y_high = low / _MARGIN**2, high * (high / low) ** 0.1 * _MARGIN**2
+    # Before anything is drawn: a theory may run out of all bounds within the panel's width.
+    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
     draw_theories(axes, theories, np.geomspace(x_low, x_high, 200))
     draw_times(axes, times)
-    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
     plots.log_ticks(axes.xaxis, x_low, x_high)
     if x_high < _FEW_TICKS * x_low:
         # Too narrow for 1, 2 and 5 of each decade.
@@ -127,16 +107,24 @@ def draw_panel(axes: Axes, times: pd.DataFrame, theories: pd.DataFrame) -> None:
 def draw_legend(figure: Figure) -> None:
     """What lines and marks mean, the same in all panels."""
     lines = [
-        Line2D([], [], color=_COLOURS[theory], linestyle=_LINES[theory], label=formula)
-        for theory, formula in _FORMULAS.items()
+        Line2D(
+            [],
+            [],
+            color=theory.colour,
+            linestyle=theory.line,
+            label=f"{theory.label}: {theory.formula}",
+        )
+        for theory in THEORIES.values()
     ]
     marks = [
         Line2D([], [], color=plots.INK, linestyle="", label=label, **mark)
         for label, mark in _MARKS.items()
     ]
     # A legend fills column by column: the pairs put the lines in one row and the marks in the next.
-    handles = [handle for pair in zip(lines, marks, strict=True) for handle in pair]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    pairs = itertools.zip_longest(lines, marks)
+    handles = [handle for pair in pairs for handle in pair if handle is not None]
+    columns = max(len(lines), len(marks))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
 def plot_escape_times(

@@ -160,6 +160,45 @@ def test_the_fit_is_the_maximum_of_the_likelihood(name: str, seed: int, silent: 
     assert theories.saturated_log_likelihood(events, exposure) >= fit.log_likelihood
 
 
+def test_log_times_are_those_of_the_formulas() -> None:
+    rate = np.array([0.01, 0.1, 1.0])
+    times = {
+        "levy": 3 * rate**-1.5,
+        "diffusion": 3 * np.exp(1.5 / rate),
+        "kramers": 3 / rate * np.exp(1.5 / rate),
+    }
+    for name, expected in times.items():
+        found = theories.THEORIES[name].log_time(rate, math.log(3), 1.5)
+        np.testing.assert_allclose(found, np.log(expected), rtol=1e-12)
+    assert np.isfinite(theories.THEORIES["kramers"].log_time(rate, math.log(3), 1e4)).all()
+
+
+def test_theories_look_different() -> None:
+    for attribute in ("label", "formula", "colour", "line"):
+        looks = {getattr(theory, attribute) for theory in theories.THEORIES.values()}
+        assert len(looks) == len(theories.THEORIES), attribute
+
+
+def test_a_further_theory_is_fitted_by_its_entry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fourth = theories.Theory(
+        regressor=lambda rate: rate**-2,
+        offset=np.zeros_like,
+        label="quadratic",
+        formula=r"$\tau = c\,e^{k/\eta^2}$",
+        colour="#000000",
+        line="-.",
+    )
+    monkeypatch.setitem(theories.THEORIES, "quadratic", fourth)
+    means = np.exp(fourth.log_time(RATES, math.log(20), 0.01))
+    events = np.full(len(RATES), 50.0)
+    drawn = np.stack([events] * 10), np.stack([events * means] * 10)
+    rows = {row["theory"]: row for row in compare_theories(RATES, events, events * means, *drawn)}
+    assert list(rows) == ["levy", "diffusion", "kramers", "quadratic"]
+    assert rows["quadratic"]["exponent"] == pytest.approx(0.01)
+    assert rows["quadratic"]["better"] == "quadratic"
+    assert rows["levy"]["better"] == ""
+
+
 @pytest.mark.parametrize("name", sorted(theories.THEORIES))
 def test_each_theory_is_recovered_from_its_own_data(name: str) -> None:
     events, exposure, *drawn = theory_totals(name, 200, 1500, np.random.default_rng(5))

@@ -30,6 +30,7 @@ import plot_exit_axis
 import plot_histograms
 import plot_theory
 from sgnoise import plots, readers, store
+from sgnoise.escape.theories import THEORIES, Theory
 
 DRAWS = 600
 DATASETS = ("breast_cancer", "wine", "digits")
@@ -398,19 +399,6 @@ def test_files_name_their_content(gallery: Any, name: str) -> None:
 # --- What the figures show ---
 
 
-def test_log_escape_time() -> None:
-    rate = np.array([0.01, 0.1, 1.0])
-    times = {
-        "levy": 3 * rate**-1.5,
-        "diffusion": 3 * np.exp(1.5 / rate),
-        "kramers": 3 / rate * np.exp(1.5 / rate),
-    }
-    for theory, expected in times.items():
-        found = plot_escape_times.log_escape_time(theory, 3, 1.5, rate)
-        assert_allclose(found, np.log(expected), rtol=1e-12)
-    assert np.isfinite(plot_escape_times.log_escape_time("kramers", 3, 1e4, rate)).all()
-
-
 def test_escape_panels_show_times_and_theories(gallery: Any) -> None:
     folder, figure, _ = gallery("escape_1")
     strip, panel = figure.axes[0], figure.axes[3]
@@ -456,6 +444,56 @@ def test_a_theory_that_was_not_fitted_is_named_so(tmp_path: Path) -> None:
             pdf_path=str(tmp_path / "f.pdf"),
         )
     assert [text for text, _ in caught[0][1]].count("not fitted") == 3
+
+
+@pytest.mark.parametrize("batch_sizes", [[32], [32, 8]])
+def test_a_further_theory_is_drawn_by_its_entry_alone(
+    batch_sizes: list[int], tmp_path: Path
+) -> None:
+    pairs = [make_escape(tmp_path, dataset) for dataset in DATASETS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            THEORIES,
+            "quadratic",
+            Theory(
+                regressor=lambda rate: rate**-2,
+                offset=np.zeros_like,
+                label="quadratic",
+                formula=r"$\tau = c\,e^{k/\eta^2}$",
+                colour=plots.PURPLE,
+                line="-.",
+            ),
+        )
+        # Fitted to one of the data sets.
+        table = pd.read_parquet(pairs[0][1])
+        fourth = table[table["theory"] == "levy"].assign(theory="quadratic", exponent=0.001)
+        store.write_table(pairs[0][1], pd.concat([table, fourth]), PROVENANCE)
+        caught = catch_figures(patch)
+        plot_escape_times.plot_escape_times(
+            times_paths=[times for times, _ in pairs],
+            theories_paths=[theories for _, theories in pairs],
+            batch_sizes=batch_sizes,
+            png_path=str(tmp_path / "f.png"),
+            pdf_path=str(tmp_path / "f.pdf"),
+        )
+    ((figure, texts),) = caught
+    panels = [axes for axes in figure.axes if axes.get_legend() is not None]
+    for axes in panels:
+        shown = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert len(shown) == 4
+        drawn = [line for line in axes.lines if line.get_color() == plots.PURPLE]
+        assert (shown[-1] == "not fitted") == (not drawn)
+        for line in drawn:
+            x, y = np.asarray(line.get_xdata()), np.log(line.get_ydata())
+            assert_allclose(np.diff(y) / np.diff(x**-2.0), 0.001, rtol=1e-6)
+    assert sum(axes.get_legend().get_texts()[-1].get_text() != "not fitted" for axes in panels) == (
+        len(batch_sizes)
+    )
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert len(named) == 7
+    assert r"quadratic: $\tau = c\,e^{k/\eta^2}$" in named
+    assert clashes(texts) == []
 
 
 def test_more_data_sets_make_a_wider_figure(tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
 """Theories of the mean escape time τ against the learning rate η, fitted to censored replicas.
 
 Each has two free parameters, a coefficient c and an exponent k, and is linear in (log c, k):
-log τ = log c + k·x(η) + o(η).
-
-- ``levy``: τ = c·η^(−k), the paper's (Corollary 4.2; in iterations it predicts k = α);
-- ``diffusion``: τ = c·exp(k/η), Xie et al. (arXiv 2002.03495) without its prefactor;
-- ``kramers``: τ = (c/η)·exp(k/η), Kramers' law in iterations with its prefactor.
+log τ = log c + k·x(η) + o(η). A further one needs an entry of ``THEORIES`` and nothing else: it is
+fitted, tabulated and drawn like the others.
 
 The data are totals for each learning rate: ``events``, how many replicas escaped, and
 ``exposure``, the iterations of all replicas, escaped or not.
@@ -16,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,15 +25,23 @@ _LARGEST_STEP = 2.0  # in log τ at one standard deviation of x; keeps exp() in 
 
 @dataclass(frozen=True)
 class Theory:
-    """What a theory says about log τ.
+    """What a theory says about log τ, and how figures show it.
 
     Attributes:
-        regressor: x(η).
-        offset: o(η).
+        regressor: x(η), (rates,) to (rates,).
+        offset: o(η), likewise.
+        label: name in legends.
+        formula: τ(η), as matplotlib's mathematical text.
+        colour: of its line, in hexadecimal digits.
+        line: style of its line, as matplotlib names it.
     """
 
     regressor: Callable[[np.ndarray], np.ndarray]
     offset: Callable[[np.ndarray], np.ndarray]
+    label: str
+    formula: str
+    colour: str
+    line: Literal["-", "--", "-.", ":"]
 
     def log_time(
         self,
@@ -52,10 +58,37 @@ class Theory:
 
 
 THEORIES = {
-    "levy": Theory(lambda rate: -np.log(rate), np.zeros_like),
-    "diffusion": Theory(lambda rate: 1 / rate, np.zeros_like),
-    "kramers": Theory(lambda rate: 1 / rate, lambda rate: -np.log(rate)),
+    # The paper's (Corollary 4.2; in iterations it predicts k = α).
+    "levy": Theory(
+        regressor=lambda rate: -np.log(rate),
+        offset=np.zeros_like,
+        label="Lévy",
+        formula=r"$\tau = c\,\eta^{-k}$",
+        colour="#0072b2",
+        line="-",
+    ),
+    # Xie et al. (arXiv 2002.03495) without its prefactor.
+    "diffusion": Theory(
+        regressor=lambda rate: 1 / rate,
+        offset=np.zeros_like,
+        label="diffusion",
+        formula=r"$\tau = c\,e^{k/\eta}$",
+        colour="#d55e00",
+        line="--",
+    ),
+    # Kramers' law in iterations with its prefactor.
+    "kramers": Theory(
+        regressor=lambda rate: 1 / rate,
+        offset=lambda rate: -np.log(rate),
+        label="Kramers",
+        formula=r"$\tau = (c/\eta)\,e^{k/\eta}$",
+        colour="#009e73",
+        line=":",
+    ),
 }
+
+# The theory that the others are compared with.
+REFERENCE = "levy"
 
 
 @dataclass(frozen=True)
