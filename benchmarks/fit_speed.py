@@ -33,17 +33,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from sgnoise import fitting, stable
+from sgnoise.laws import LAWS
 
 ROWS, VALUES = 10_000, 1000
-FITS: dict[str, Callable[..., fitting.Fit]] = {
-    "stable": fitting.fit_stable,
-    "stable_shared_alpha": fitting.fit_stable_shared_alpha,
-    "gaussian": fitting.fit_gaussian,
-    "laplace": fitting.fit_laplace,
-    "student_t": fitting.fit_student_t,
-    "generalised_gaussian": fitting.fit_generalised_gaussian,
-    "normal_inverse_gaussian": fitting.fit_normal_inverse_gaussian,
-}
 
 
 def make_noise(rows: int, values: int) -> np.ndarray:
@@ -100,7 +92,7 @@ def first_call() -> None:
     begun = time.perf_counter()
     stable.tables()
     tables_end = time.perf_counter()
-    fits = [function(noise, threads=1) for function in FITS.values()]
+    fits = [fitting.fit_law(law, noise, threads=1) for law in LAWS]
     fits_end = time.perf_counter()
     for fit in fits:
         fit.logpdf(noise, threads=1)
@@ -183,9 +175,11 @@ def main() -> None:
     for values in (VALUES, 100, 3500):
         noise = make_noise(ROWS, values)
         floor = best_of(rounds, partial(stream, noise, threads)) / ROWS
-        for law, fit in FITS.items():
+        for law in LAWS:
             if values == VALUES or law == "stable":
-                seconds = best_of(rounds, partial(fit, noise, threads=threads)) / ROWS
+                seconds = (
+                    best_of(rounds, partial(fitting.fit_law, law, noise, threads=threads)) / ROWS
+                )
                 report(law, "ours", values, seconds, floor)
         report("(floor)", "numpy", values, floor, floor)
 
@@ -193,8 +187,8 @@ def main() -> None:
     print()
     print("| law | log density, ns a value | distribution function, ns a value |")
     print("| --- | ---: | ---: |")
-    for law, fit in FITS.items():
-        fitted = fit(noise, threads=threads)
+    for law in LAWS:
+        fitted = fitting.fit_law(law, noise, threads=threads)
         times = [
             1e9 * best_of(3, partial(method, noise, threads=threads)) / noise.size
             for method in (fitted.logpdf, fitted.cdf)

@@ -1,6 +1,5 @@
 """Fit every law to the gradient noise of every parameter, and measure how well it fits."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,16 +12,6 @@ from sgnoise.jobs import logger, running_job, track
 
 # Parameters whose evidence is computed together.
 BLOCK = 500
-
-FITTERS: dict[str, Callable[..., fitting.Fit]] = {
-    "gaussian": fitting.fit_gaussian,
-    "stable": fitting.fit_stable,
-    "stable_shared_alpha": fitting.fit_stable_shared_alpha,
-    "student_t": fitting.fit_student_t,
-    "generalised_gaussian": fitting.fit_generalised_gaussian,
-    "laplace": fitting.fit_laplace,
-    "normal_inverse_gaussian": fitting.fit_normal_inverse_gaussian,
-}
 
 
 def fit_noise(
@@ -48,7 +37,7 @@ def fit_noise(
     Args:
         noise_path: keys, ``noise``.
         fits_path: Parquet to write. A column that does not belong to a law is null in its rows.
-        laws: names in ``FITTERS``.
+        laws: names in ``sgnoise.laws.LAWS``.
         bins: see ``sgnoise.goodness.histogram``.
         span: likewise.
         scaling: see ``sgnoise.goodness.sum_of_squared_errors``.
@@ -61,9 +50,6 @@ def fit_noise(
     Raises:
         ValueError: unknown law, or a setting out of range.
     """
-    unknown = [law for law in laws if law not in FITTERS]
-    if unknown:
-        raise ValueError(f"there is no law {', '.join(unknown)}; there are {', '.join(FITTERS)}")
     keys, noise = readers.read_all_noise(noise_path)
     settings: dict[str, Any] = {
         "bins": bins,
@@ -74,8 +60,8 @@ def fit_noise(
     fitted_draws, _ = goodness.split_draws(noise, held_out_fraction)
     fits, held_out_fits = {}, {}
     for law in track(laws, "laws"):
-        fits[law] = FITTERS[law](noise, nan_policy="flag", threads=threads)
-        held_out_fits[law] = FITTERS[law](fitted_draws, nan_policy="flag", threads=threads)
+        fits[law] = fitting.fit_law(law, noise, nan_policy="flag", threads=threads)
+        held_out_fits[law] = fitting.fit_law(law, fitted_draws, nan_policy="flag", threads=threads)
 
     def measure(rows: slice) -> pd.DataFrame:
         return evidence_table(

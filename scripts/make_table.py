@@ -9,13 +9,13 @@ import pandas as pd
 
 from sgnoise import evidence, store
 from sgnoise.jobs import running_job
+from sgnoise.laws import LOOKS
 
 # The laws of each kind of table, in the order of its columns.
 LAWS = {
     "gaussian_stable": ["gaussian", "stable"],
     "shared_alpha": ["gaussian", "stable_shared_alpha", "stable"],
 }
-LAW_TITLES = {"gaussian": "Gauss", "stable_shared_alpha": "SαS const α", "stable": "SαS"}
 # The simpler law with which the SαS law with an alpha a parameter is compared.
 RIVALS = {"gaussian_stable": "gaussian", "shared_alpha": "stable_shared_alpha"}
 
@@ -187,7 +187,7 @@ def layout(table: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
         "Model": lambda row: str(row["run"]),
         "Data": lambda row: str(row["dataset"]),
         "B": lambda row: str(row["batch_size"]),
-        **{LAW_TITLES[law]: law_cell(law) for law in LAWS[kind]},
+        **{LOOKS[law].heading: law_cell(law) for law in LAWS[kind]},
         "Wins" if kind == "shared_alpha" else "SαS wins": lambda row: _share(row, "stable_wins"),
         "Floor": lambda row: f"{row['sse_floor']:.3g}",
         "Held-out wins": lambda row: _share(row, "held_out_wins"),

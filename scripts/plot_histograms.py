@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from sgnoise import plots, readers, seeds, stable
 from sgnoise.jobs import running_job
+from sgnoise.laws import LOOKS
 
 _RANDOM_COUNT = 4
 _LAYER_COUNT = 2
@@ -17,6 +18,7 @@ _LAYER_COUNT = 2
 _CORE = 8.0
 _TAIL_START = 0.1
 _CORE_BINS = 48
+_LAWS = ("stable", "gaussian")
 _TAIL_BINS_PER_DECADE = 8
 
 
@@ -77,7 +79,7 @@ def draw_core(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
     axes.stairs(height, edges, fill=True, color=plots.PALE)
     grid = np.linspace(-_CORE, _CORE, 400)
     for law, density in densities(row, grid).items():
-        axes.plot(grid, density, plots.LAW_LINES[law], color=plots.LAW_COLOURS[law])
+        axes.plot(grid, density, LOOKS[law].line, color=LOOKS[law].colour)
     axes.set(xlim=(-_CORE, _CORE), ylim=(0, None), xlabel=r"$\zeta / \hat{\sigma}$")
 
 
@@ -109,9 +111,7 @@ def draw_tail(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
     for law, density in positive.items():
         both = density + negative[law]
         shown = both > floor
-        axes.plot(
-            grid[shown], both[shown], plots.LAW_LINES[law], color=plots.LAW_COLOURS[law], zorder=3
-        )
+        axes.plot(grid[shown], both[shown], LOOKS[law].line, color=LOOKS[law].colour, zorder=3)
     axes.set(xscale="log", yscale="log", xlim=(_TAIL_START, high), ylim=(floor, top))
     axes.set_xlabel(r"$|\zeta| / \hat{\sigma}$")
     plots.log_ticks(axes.xaxis, _TAIL_START, high)
@@ -143,11 +143,11 @@ def draw_legend(figure: Figure, draws: int) -> None:
             Line2D(
                 [],
                 [],
-                color=plots.LAW_COLOURS[law],
-                linestyle=plots.LAW_LINES[law],
-                label=f"{name} fit",
+                color=LOOKS[law].colour,
+                linestyle=LOOKS[law].line,
+                label=f"{LOOKS[law].title} fit",
             )
-            for law, name in plots.LAW_NAMES.items()
+            for law in _LAWS
         ),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))

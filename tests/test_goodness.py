@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sgnoise import fitting, goodness
+from sgnoise.laws import LAWS
 
 DRAWS = 1000
 
@@ -154,10 +155,10 @@ def test_unknown_scaling_is_refused(student: np.ndarray) -> None:
         goodness.sum_of_squared_errors(histograms, TRUTH, scaling="count")
 
 
-@pytest.mark.parametrize("law", [law for law in fitting.LAWS if law != "stable_shared_alpha"])
+@pytest.mark.parametrize("law", [law.name for law in LAWS.values() if not law.shared])
 def test_kolmogorov_smirnov_agrees_with_scipy(student: np.ndarray, law: str) -> None:
     rows = student[:5]
-    fit = getattr(fitting, f"fit_{law}")(rows)
+    fit = fitting.fit_law(law, rows)
     found = fit.kolmogorov_smirnov(np.sort(rows, axis=1))
     ordered = np.sort(rows, axis=1)
     for row, probability in enumerate(fit.cdf(ordered)):

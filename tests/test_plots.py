@@ -31,6 +31,7 @@ import plot_histograms
 import plot_theory
 from sgnoise import plots, readers, store
 from sgnoise.escape.theories import THEORIES, Theory
+from sgnoise.laws import LOOKS
 
 DRAWS = 600
 DATASETS = ("breast_cancer", "wine", "digits")
@@ -605,13 +606,13 @@ def test_histograms_show_the_noise_and_the_fitted_densities(gallery: Any) -> Non
     heights, edges, _ = core.patches[0].get_data()
     assert_allclose((heights * np.diff(edges)).sum(), np.mean(np.abs(scaled) <= 8))
     curves = {line.get_color(): line for line in core.lines}
-    gauss = curves[plots.LAW_COLOURS["gaussian"]]
+    gauss = curves[LOOKS["gaussian"].colour]
     sd = 1.7 / 0.8
     assert_allclose(
         gauss.get_ydata(),
         np.exp(-0.5 * (np.asarray(gauss.get_xdata()) / sd) ** 2) / (sd * np.sqrt(2 * np.pi)),
     )
-    stable = curves[plots.LAW_COLOURS["stable"]]
+    stable = curves[LOOKS["stable"].colour]
     # The SαS density at its centre is Γ(1 + 1/α)/π.
     middle = np.interp(0, stable.get_xdata(), stable.get_ydata())
     assert_allclose(middle, gamma(1 + 1 / chosen["alpha"].iloc[0]) / np.pi, rtol=2e-4)

@@ -15,6 +15,7 @@ from scipy import stats
 
 import make_table
 from sgnoise import store
+from sgnoise.laws import LOOKS
 
 CRITICAL = 2.2
 PARAMETERS = 300
@@ -141,7 +142,7 @@ def test_markdown_is_a_pipe_table_with_a_caption(kind: str, tables: dict[str, Pa
     lines = pipes.splitlines()
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
-    for title in [make_table.LAW_TITLES[law] for law in make_table.LAWS[kind]]:
+    for title in [LOOKS[law].heading for law in make_table.LAWS[kind]]:
         assert f"| {title} |" in lines[0]
     assert "standard error of the mean" in caption
     assert "100 bins from the smallest to the largest draw" in caption

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sgnoise import stable, store
+from sgnoise.laws import LAWS
 
 LAYERS = 10
 SMALLEST_SCALE = 1e-6
@@ -22,21 +23,15 @@ BLOCK = 500
 # What tells a control's layers from a network's.
 LAYER_TYPE = "control"
 
-# The shape parameters of each law.
-SHAPES = {
-    "gaussian": (),
-    "laplace": (),
-    "stable": ("alpha",),
-    "student_t": ("degrees_of_freedom",),
-}
-
 
 def check_law(law: str, parameters: Mapping[str, float]) -> None:
     """Raise ValueError if there is no such law or if its parameters are not exactly those given."""
-    if law not in SHAPES:
-        raise ValueError(f"there is no control with the law '{law}'; there are {', '.join(SHAPES)}")
-    if set(parameters) != set(SHAPES[law]):
-        wanted = ", ".join(SHAPES[law]) or "no parameters"
+    if law not in MEANS:
+        raise ValueError(f"there is no control with the law '{law}'; there are {', '.join(MEANS)}")
+    shape = LAWS[law].shape
+    needed = () if shape is None else (shape,)
+    if set(parameters) != set(needed):
+        wanted = ", ".join(needed) or "no parameters"
         given = ", ".join(parameters) or "none"
         raise ValueError(f"the law '{law}' takes {wanted}; given: {given}")
 
@@ -82,6 +77,50 @@ def parameter_scales(count: int) -> np.ndarray:
     return np.geomspace(SMALLEST_SCALE, 1.0, count)
 
 
+# --- means of independent values, exactly: (shape, (parameters, draws), batch size, rng) --------
+
+
+def _gaussian_means(
+    _: float, size: tuple[int, int], batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    return rng.standard_normal(size) / np.sqrt(batch_size)
+
+
+def _stable_means(
+    alpha: float, size: tuple[int, int], batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    return stable.rvs(alpha, size, scale=batch_size ** (1 / alpha - 1), rng=rng)
+
+
+def _student_means(
+    degrees_of_freedom: float, size: tuple[int, int], batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A mixture of Gaussians of variance df / chi-squared(df); independent variances add."""
+    half = degrees_of_freedom / 2
+    variance = np.zeros(size)
+    for _ in range(batch_size):
+        variance += half / rng.standard_gamma(half, size)
+    return np.sqrt(variance) / batch_size * rng.standard_normal(size)
+
+
+def _laplace_means(
+    _: float, size: tuple[int, int], batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A Laplace value is the difference of two exponential ones, which add to gamma values."""
+    return (
+        rng.standard_gamma(batch_size, size) - rng.standard_gamma(batch_size, size)
+    ) / batch_size
+
+
+# The laws that a control may have.
+MEANS = {
+    "gaussian": _gaussian_means,
+    "stable": _stable_means,
+    "student_t": _student_means,
+    "laplace": _laplace_means,
+}
+
+
 def draw_means(
     law: str,
     parameters: Mapping[str, float],
@@ -92,11 +131,10 @@ def draw_means(
 ) -> np.ndarray:
     """Means of ``batch_size`` independent values of a law with unit scale, (parameters, draws).
 
-    Exact: the law of the mean is known in closed form, or as a mixture of Gaussians (Student's t is
-    one with variance df / chi-squared(df), and the variances of independent Gaussians add).
+    Exact: the law of the mean is known in closed form, or as a mixture of Gaussians.
 
     Args:
-        law: ``gaussian``, ``stable``, ``student_t`` or ``laplace``.
+        law: one of ``MEANS``.
         parameters: its shape.
         size: (parameters, draws).
         batch_size: at least 1.
@@ -108,21 +146,8 @@ def draw_means(
     check_law(law, parameters)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
-    if law == "gaussian":
-        return rng.standard_normal(size) / np.sqrt(batch_size)
-    if law == "stable":
-        alpha = parameters["alpha"]
-        return stable.rvs(alpha, size, scale=batch_size ** (1 / alpha - 1), rng=rng)
-    if law == "laplace":
-        # A Laplace value is the difference of two exponential ones, and these add to gamma values.
-        return (
-            rng.standard_gamma(batch_size, size) - rng.standard_gamma(batch_size, size)
-        ) / batch_size
-    half = parameters["degrees_of_freedom"] / 2
-    variance = np.zeros(size)
-    for _ in range(batch_size):
-        variance += half / rng.standard_gamma(half, size)
-    return np.sqrt(variance) / batch_size * rng.standard_normal(size)
+    (shape,) = parameters.values() or (np.nan,)
+    return MEANS[law](shape, size, batch_size, rng)
 
 
 def key_schema() -> pa.Schema:

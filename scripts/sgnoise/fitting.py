@@ -1,19 +1,8 @@
 """Maximum-likelihood fits of symmetric laws to the noise of many parameters at once.
 
 Noise is an array (P, M): M draws for each of P parameters; every row is fitted by itself. All laws
-are symmetric about a known location and have a scale:
-
-==========================  =======================================  =============================
-law                         density, with z = (x - location)/scale   parameters
-==========================  =======================================  =============================
-gaussian                    exp(-z^2/2)                              scale (standard deviation)
-stable                      cf exp(-|scale u|^alpha)                 alpha, scale
-student_t                   (1 + z^2/nu)^(-(nu + 1)/2)               degrees_of_freedom nu, scale
-generalised_gaussian        exp(-|z|^shape)                          shape, scale
-laplace                     exp(-|z|)                                scale
-normal_inverse_gaussian     K1(k r)/r, r^2 = 1 + z^2,                steepness, scale
-                            k = steepness * scale
-==========================  =======================================  =============================
+are symmetric about a known location and have a scale; ``sgnoise.laws`` lists them with their
+densities. The parameters of a law are its shape, if it has one, and its scale.
 
 Location. Noise is the full gradient minus a mini-batch's, so its location is known to be 0, and
 that is the default. ``location="median"`` is for data with an unknown centre (the median converges
@@ -40,16 +29,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgnoise import fit_kernels as kernels
 from sgnoise import stable
-
-LAWS = (
-    "gaussian",
-    "stable",
-    "stable_shared_alpha",
-    "student_t",
-    "generalised_gaussian",
-    "laplace",
-    "normal_inverse_gaussian",
-)
+from sgnoise.laws import LAWS
+from sgnoise.messages import unknown_name
 
 # What ``flag`` can say, in the order of the kernels' status codes.
 FLAGS = (
@@ -64,22 +45,6 @@ FLAGS = (
 )
 MIN_VALUES = kernels.MIN_VALUES
 
-_CODES = {
-    "gaussian": kernels.GAUSSIAN,
-    "laplace": kernels.LAPLACE,
-    "stable": kernels.STABLE,
-    "stable_shared_alpha": kernels.STABLE,
-    "student_t": kernels.STUDENT_T,
-    "generalised_gaussian": kernels.GENERALISED_GAUSSIAN,
-    "normal_inverse_gaussian": kernels.NORMAL_INVERSE_GAUSSIAN,
-}
-_SHAPES = {
-    "stable": "alpha",
-    "stable_shared_alpha": "alpha",
-    "student_t": "degrees_of_freedom",
-    "generalised_gaussian": "shape",
-    "normal_inverse_gaussian": "steepness",
-}
 _BLOCK_VALUES = 1 << 17  # values that a thread looks at in one go: 1 MB
 
 _Array = NDArray[np.float64]
@@ -148,9 +113,10 @@ class Fit:
             raise ValueError(
                 f"x has {len(points)} rows, the fit has {len(scale)}: give one row a fit"
             )
-        form = self.parameters[_SHAPES[self.law]] if self.law in _SHAPES else np.ones_like(scale)
+        shape_name = LAWS[self.law].shape
+        form = np.ones_like(scale) if shape_name is None else self.parameters[shape_name]
         location = self.parameters["location"]
-        code, tables = _CODES[self.law], stable.tables()
+        code, tables = _code(self.law), stable.tables()
         out = np.empty(shape)
 
         def evaluate(block: _Array, rows: slice) -> None:
@@ -160,6 +126,11 @@ class Fit:
 
         _in_blocks(points, evaluate, threads)
         return out
+
+
+def _code(law: str) -> int:
+    """The number that stands for a law in the kernels."""
+    return getattr(kernels, LAWS[law].kernel)
 
 
 def _matrix(values: ArrayLike, name: str) -> NDArray[np.generic]:
@@ -255,9 +226,10 @@ def _result(
     status = out[:, kernels.STATUS].astype(np.int64)
     _check_finite(status, nan_policy)
     parameters = {}
-    if law in _SHAPES:
-        parameters[_SHAPES[law]] = out[:, kernels.SHAPE].copy()
-        parameters[f"{_SHAPES[law]}_se"] = out[:, kernels.SHAPE_SE].copy()
+    shape = LAWS[law].shape
+    if shape is not None:
+        parameters[shape] = out[:, kernels.SHAPE].copy()
+        parameters[f"{shape}_se"] = out[:, kernels.SHAPE_SE].copy()
     parameters["scale"] = out[:, kernels.SCALE].copy()
     parameters["scale_se"] = out[:, kernels.SCALE_SE].copy()
     parameters["location"] = location
@@ -280,13 +252,14 @@ def _fit(
     nan_policy: NanPolicy,
     threads: int | None,
     *,
-    free_parameters: int,
     alpha: float = np.nan,
 ) -> Fit:
     values = _matrix(noise, "noise")
     centres = _locations(values, location, threads)
     out = np.empty((len(values), kernels.COLUMNS))
     _fit_rows(law, values, centres, alpha, np.full(len(values), np.nan), threads, out)
+    # A shape that is held at a value is not free.
+    free_parameters = LAWS[law].free_parameters if np.isnan(alpha) else 1
     return _result(law, out, centres, nan_policy, free_parameters)
 
 
@@ -299,7 +272,7 @@ def _fit_rows(
     threads: int | None,
     out: _Array,
 ) -> None:
-    code, tables = _CODES[law], stable.tables()
+    code, tables = _code(law), stable.tables()
 
     def fit(block: _Array, rows: slice) -> None:
         kernels.fit_rows(code, block, location[rows], alpha, log_scale[rows], tables, out[rows])
@@ -310,6 +283,35 @@ def _fit_rows(
 def _check_alpha(alpha: float) -> None:
     if not stable.ALPHA_MIN <= alpha <= 2.0:
         raise ValueError(f"alpha is {alpha}; it must be in [{stable.ALPHA_MIN}, 2]")
+
+
+def fit_law(
+    law: str,
+    noise: ArrayLike,
+    *,
+    location: Location = "zero",
+    nan_policy: NanPolicy = "raise",
+    threads: int | None = None,
+) -> Fit:
+    """Fit the law of that name to each row. Arguments and errors as for ``fit_stable``.
+
+    Args:
+        law: one of ``sgnoise.laws.LAWS``.
+        noise: (P, M).
+        location: as for ``fit_stable``, like the others.
+        nan_policy: likewise.
+        threads: likewise.
+
+    Raises:
+        ValueError: there is no such law.
+    """
+    if law not in LAWS:
+        raise unknown_name("law", law, LAWS)
+    if LAWS[law].shared:
+        return fit_stable_shared_alpha(
+            noise, location=location, nan_policy=nan_policy, threads=threads
+        )
+    return _fit(law, noise, location, nan_policy, threads)
 
 
 def fit_stable(
@@ -339,11 +341,9 @@ def fit_stable(
         ValueError: noise not a matrix, NaN or infinity in it, or an argument out of its range.
     """
     if alpha is None:
-        return _fit("stable", noise, location, nan_policy, threads, free_parameters=2)
+        return _fit("stable", noise, location, nan_policy, threads)
     _check_alpha(alpha)
-    return _fit(
-        "stable", noise, location, nan_policy, threads, free_parameters=1, alpha=float(alpha)
-    )
+    return _fit("stable", noise, location, nan_policy, threads, alpha=float(alpha))
 
 
 def fit_stable_shared_alpha(
@@ -414,7 +414,7 @@ def fit_gaussian(
     threads: int | None = None,
 ) -> Fit:
     """Fit the normal law: ``scale`` is the standard deviation. Arguments as for ``fit_stable``."""
-    return _fit("gaussian", noise, location, nan_policy, threads, free_parameters=1)
+    return _fit("gaussian", noise, location, nan_policy, threads)
 
 
 def fit_laplace(
@@ -425,7 +425,7 @@ def fit_laplace(
     threads: int | None = None,
 ) -> Fit:
     """Fit the Laplace law. Arguments as for ``fit_stable``."""
-    return _fit("laplace", noise, location, nan_policy, threads, free_parameters=1)
+    return _fit("laplace", noise, location, nan_policy, threads)
 
 
 def fit_student_t(
@@ -440,7 +440,7 @@ def fit_student_t(
     Where the sample's kurtosis is at most 3 the best t is the normal law: degrees_of_freedom is
     infinite and has no standard error. Arguments as for ``fit_stable``.
     """
-    return _fit("student_t", noise, location, nan_policy, threads, free_parameters=2)
+    return _fit("student_t", noise, location, nan_policy, threads)
 
 
 def fit_generalised_gaussian(
@@ -454,7 +454,7 @@ def fit_generalised_gaussian(
 
     Arguments as for ``fit_stable``.
     """
-    return _fit("generalised_gaussian", noise, location, nan_policy, threads, free_parameters=2)
+    return _fit("generalised_gaussian", noise, location, nan_policy, threads)
 
 
 def fit_normal_inverse_gaussian(
@@ -469,7 +469,7 @@ def fit_normal_inverse_gaussian(
     Their product goes from 1e-6 (Cauchy law) to 1e6 (normal law, of variance scale/steepness),
     where it ends if the sample's kurtosis is at most 3. Arguments as for ``fit_stable``.
     """
-    return _fit("normal_inverse_gaussian", noise, location, nan_policy, threads, free_parameters=2)
+    return _fit("normal_inverse_gaussian", noise, location, nan_policy, threads)
 
 
 # --- the estimators of alpha that the literature used, to compare with -------------------------

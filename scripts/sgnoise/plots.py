@@ -30,10 +30,6 @@ INK = "#222222"
 GREY = "#8a8a8a"
 PALE = "#d9d9d9"
 
-LAW_COLOURS = {"stable": BLUE, "gaussian": VERMILLION}
-LAW_LINES: dict[str, Any] = {"stable": "-", "gaussian": "--"}
-LAW_NAMES = {"stable": "SαS", "gaussian": "Gaussian"}
-
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

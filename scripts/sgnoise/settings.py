@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from sgnoise.laws import LAWS
 from sgnoise.messages import nearest
 
 # What a data set of each source needs, and what else it takes with the default of that.
@@ -285,9 +286,11 @@ def _check_batch_size(where: str, batch_size: int, declared: list[int], whose: s
 
 
 def load_schema(path: str | Path) -> dict[str, Any]:
-    """The schema as a mapping."""
+    """The schema as a mapping, with the names of the laws that there are."""
     with open(path, encoding="utf-8") as stream:
-        return yaml.safe_load(stream)
+        schema = yaml.safe_load(stream)
+    schema["$defs"]["law"]["enum"] = list(LAWS)
+    return schema
 
 
 def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
