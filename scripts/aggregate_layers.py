@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import evidence, store
-from sgnoise.jobs import logger, running_job
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger
 
 # Below this number of usable fits, a layer has its counts but no statistics.
 MINIMUM_FITS = 10

@@ -9,7 +9,8 @@ from sklearn.datasets import load_iris
 from torch.func import functional_call, grad, hessian, vmap
 
 from sgnoise import store, theory
-from sgnoise.jobs import logger, running_job
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger
 from sgnoise.seeds import generator, integer_seed
 
 _NEWTON_STEPS = 200

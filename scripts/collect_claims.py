@@ -5,7 +5,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from sgnoise import claims, controls, store
-from sgnoise.jobs import logger, running_job, track
+from sgnoise.files import atomic_path
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger, track
 
 
 def collect_claims(
@@ -39,7 +41,7 @@ def collect_claims(
     found = [measure(measurements) for measure in claims.TESTED] + list(claims.UNTESTED)
     for claim in found:
         logger.info("%s: %s", claim.claim, claim.verdict)
-    with store.atomic_path(claims_path) as path:
+    with atomic_path(claims_path) as path:
         pd.DataFrame([asdict(claim) for claim in found]).to_csv(path, index=False)
 
 

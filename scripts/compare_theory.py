@@ -23,8 +23,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sgnoise import store, theory
-from sgnoise.jobs import logger, running_job
+from sgnoise import theory
+from sgnoise.files import atomic_path
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger
 from sgnoise.sde import (
     Exits,
     LevySystem,
@@ -105,7 +107,7 @@ def compare_theory(
     judged = [row for row in rows if row["cases"]]
     for row in rows:
         logger.info("%s: %s: %s", study, row["theorem"], row.get("verdict", "no case in the study"))
-    with store.atomic_path(theorems_path) as path:
+    with atomic_path(theorems_path) as path:
         pd.DataFrame(judged).to_csv(path, index=False, float_format="%.6g")
 
 

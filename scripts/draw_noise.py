@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from sgnoise import seeds, store
-from sgnoise.jobs import logger, running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger, track
 
 # Parameters multiplied together: of so many, the gradients of 100,000 samples fit the cache.
 BLOCK = 16

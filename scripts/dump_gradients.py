@@ -13,7 +13,8 @@ import torch
 
 from sgnoise import devices, gradients, losses, models, seeds, store
 from sgnoise.data import datasets
-from sgnoise.jobs import logger, running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger, track
 
 # Samples that pass through the network together.
 CHUNK = 128

@@ -8,7 +8,8 @@ from typing import Any
 
 from sgnoise.data import datasets, sources
 from sgnoise.data.downloads import MIRROR_VARIABLE
-from sgnoise.jobs import logger, running_job
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger
 
 
 def fetch_dataset(

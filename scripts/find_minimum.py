@@ -16,6 +16,7 @@ from sgnoise.escape import (
     loss_gradient,
     make_problem,
 )
+from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def find_minimum(
         patience=patience,
         max_iterations=max_iterations,
     )
-    with store.atomic_path(minimum_path) as temporary:
+    with atomic_path(minimum_path) as temporary:
         np.savez(
             temporary,
             **arrays,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import fitting, goodness, readers, store
-from sgnoise.jobs import logger, running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger, track
 
 # Parameters whose evidence is computed together.
 BLOCK = 500

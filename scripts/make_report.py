@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sgnoise import store
+from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 
 _CLAIM_COLUMNS = (
@@ -313,7 +314,7 @@ def make_report(
         ),
         style=Path(style_path).read_text(encoding="utf-8"),
     )
-    with store.atomic_path(report_path) as path:
+    with atomic_path(report_path) as path:
         path.write_text(page, encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sgnoise import evidence, store
+from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 from sgnoise.laws import LOOKS
 
@@ -62,11 +63,11 @@ def make_table(
         raise ValueError(f"fits of one table must share bins, span and scaling; found {settings}")
     table = pd.DataFrame(measured)
     caption = table_caption(kind, **settings[0])
-    with store.atomic_path(csv_path) as path_csv:
+    with atomic_path(csv_path) as path_csv:
         table.to_csv(path_csv, index=False)
-    with store.atomic_path(markdown_path) as path_markdown:
+    with atomic_path(markdown_path) as path_markdown:
         path_markdown.write_text(markdown(table, kind, caption), encoding="utf-8")
-    with store.atomic_path(latex_path) as path_latex:
+    with atomic_path(latex_path) as path_latex:
         path_latex.write_text(latex(table, kind, caption), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from sgnoise import seeds, store
 from sgnoise.data import datasets
 from sgnoise.escape import Minimum, Problem, escape_times, load_minimum
+from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 
 logger = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ def plan_escape(
             study=study, seed=seed, target_iterations=[target_low, target_high]
         ),
     }
-    with store.atomic_path(plan_path) as temporary:
+    with atomic_path(plan_path) as temporary:
         Path(temporary).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from sgnoise import devices, models, seeds, store, training
 from sgnoise.data import datasets
-from sgnoise.jobs import logger, running_job
+from sgnoise.files import remove_partial
+from sgnoise.jobs import running_job
+from sgnoise.progress import logger
 
 
 def pretrain(
@@ -46,7 +48,7 @@ def pretrain(
         threads: of the CPU.
     """
     for path in (model_path, training_path, resume_path):
-        store.remove_partial(path)
+        remove_partial(path)
     dataset = datasets.load(arrays_path)
     settings = training.TrainingSettings.from_mapping(recipe)
     network = models.build_model(

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from sgnoise import controls, seeds, store
-from sgnoise.jobs import running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import track
 
 
 def simulate_control_gradients(

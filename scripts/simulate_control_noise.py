@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from sgnoise import controls, seeds, store
-from sgnoise.jobs import running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import track
 
 
 def simulate_control_noise(

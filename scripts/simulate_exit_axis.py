@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import store, theory
-from sgnoise.jobs import running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import track
 from sgnoise.sde import LevySystem, binomial_interval, first_exit
 from sgnoise.seeds import integer_seed
 

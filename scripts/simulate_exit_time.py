@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import store, theory
-from sgnoise.jobs import running_job, track
+from sgnoise.jobs import running_job
+from sgnoise.progress import track
 from sgnoise.sde import (
     Exits,
     LevySystem,

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sgnoise import store
+from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 
 
@@ -14,7 +14,7 @@ def tabulate_escape(*, theories_paths: list[str], table_path: str) -> None:
         table_path: CSV to write.
     """
     theories = pd.concat([pd.read_parquet(path) for path in theories_paths], ignore_index=True)
-    with store.atomic_path(table_path) as path:
+    with atomic_path(table_path) as path:
         theories.to_csv(path, index=False, float_format="%.6g")
 
 

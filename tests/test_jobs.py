@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sgnoise import seeds
-from sgnoise.jobs import job_log, running_job, track
+from sgnoise.jobs import job_log, running_job
+from sgnoise.progress import track
 
 
 @pytest.mark.filterwarnings("default")

@@ -46,34 +46,3 @@ def test_a_slice_of_a_matrix_keeps_its_rows() -> None:
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
     table = pa.table({"noise": store.list_column(values)}).slice(2, 3)
     np.testing.assert_array_equal(store.matrix(table, "noise"), values[2:5])
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "table.parquet"
-    store.write_table(path, pd.DataFrame({"x": [1]}), {})
-
-    def write_and_fail() -> None:
-        with store.atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("cut")
-
-    with pytest.raises(RuntimeError, match="cut"):
-        write_and_fail()
-    assert pd.read_parquet(path)["x"].tolist() == [1]
-    assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
-
-
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with store.atomic_path(path) as temporary:
-        temporary.write_text("written")
-        (temporary.parent / ".tmpX1").write_text("left by the library that writes")
-    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
-    for name in (".model.safetensors.123.part", ".model.safetensors.unfinished.123.part"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ".tmpX1").touch()
-    store.remove_partial(path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        ".model.safetensors.unfinished.123.part",
-        "model.safetensors",
-    ]

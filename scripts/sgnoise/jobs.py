@@ -1,22 +1,15 @@
-"""What every job does beside its work: a log, and progress that a person can read."""
+"""What every job does beside its work: a log, and the job object of Snakemake."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tqdm import tqdm
-
-Item = TypeVar("Item")
-
-logger = logging.getLogger("sgnoise")
-
-_LINE_SECONDS = 5.0
+from sgnoise.progress import logger
 
 
 @contextmanager
@@ -50,27 +43,3 @@ def running_job() -> Iterator[Any]:
     job = sys.modules["__main__"].snakemake
     with job_log(job.log[0]):
         yield job
-
-
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield ``items`` and show how far they are: a bar on a terminal, plain lines in the log."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    terminal = sys.__stderr__
-    bar = tqdm(
-        total=total,
-        desc=description,
-        file=terminal,
-        leave=False,
-        disable=terminal is None or not terminal.isatty(),
-    )
-    started = last = time.monotonic()
-    with bar:
-        for done, item in enumerate(items, start=1):
-            yield item
-            bar.update()
-            now = time.monotonic()
-            if now - last >= _LINE_SECONDS or done == total:
-                last = now
-                of_total = f"/{total}" if total is not None else ""
-                logger.info("%s: %d%s in %.0f s", description, done, of_total, now - started)

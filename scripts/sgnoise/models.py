@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from sgnoise import store
+from sgnoise.files import atomic_path
 from sgnoise.library_networks import LIBRARIES, bert
 from sgnoise.messages import unknown_name
 from sgnoise.networks import BUILDERS
@@ -138,7 +138,7 @@ def save_weights(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    with store.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=dict(metadata))
 
 

@@ -16,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from sgnoise import store
+from sgnoise.files import atomic_path
 
 # Inches. At this width the text of 9 points is read easily in a page column of 800 pixels.
 WIDTH = 8.0
@@ -65,11 +65,11 @@ _DECADE_STEPS = {True: (1.0, 2.0, 5.0), False: (1.0,)}
 
 def save_figure(figure: Figure, png_path: str, pdf_path: str, title: str) -> None:
     """Write ``figure`` as PNG and PDF; neither holds a date, so equal figures are equal files."""
-    with store.atomic_path(png_path) as path:
+    with atomic_path(png_path) as path:
         figure.savefig(path, dpi=DPI, metadata={"Title": title, "Software": None})
     # The layout stands: to find it again for the second file would double the time.
     figure.set_layout_engine("none")
-    with store.atomic_path(pdf_path) as path:
+    with atomic_path(pdf_path) as path:
         figure.savefig(path, dpi=DPI, metadata={"Title": title, "CreationDate": None})
 
 

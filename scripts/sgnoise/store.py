@@ -6,20 +6,19 @@ object that says how it was made: study, run, settings, seed and the versions of
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from sgnoise.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,31 +70,6 @@ def provenance(*, study: str, seed: int | None = None, **settings: Any) -> dict[
         "settings": settings,
         "software": software_versions(),
     }
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name; rename it to ``path`` on success, remove it on error.
-
-    It is the name of ``path`` in a folder of its own beside it: many writers choose a format by the
-    suffix, and some (safetensors) write to a temporary file of theirs first, which a killed process
-    leaves.
-    """
-    final = Path(path)
-    folder = final.with_name(f".{final.name}.{os.getpid()}.part")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder / final.name
-        os.replace(folder / final.name, final)
-    finally:
-        shutil.rmtree(folder)
-
-
-def remove_partial(path: str | os.PathLike[str]) -> None:
-    """Remove what a killed process left of ``path`` under temporary names."""
-    final = Path(path)
-    for left in final.parent.glob(f".{glob.escape(final.name)}.[0-9]*.part"):
-        shutil.rmtree(left)
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sgnoise import store
+from sgnoise.files import atomic_path
 from sgnoise.messages import unknown_name
 
 KINDS = ("table", "image", "text", "image_text")
@@ -141,7 +141,7 @@ def save(dataset: Dataset, arrays_path: str, manifest_path: str) -> None:
         "classes": dataset.classes,
         "vocabulary": dataset.vocabulary,
     }
-    with store.atomic_path(arrays_path) as temporary:
+    with atomic_path(arrays_path) as temporary:
         text = np.array(json.dumps(about, sort_keys=True))
         np.savez(temporary, allow_pickle=False, **arrays, about=text)
         with open(temporary, "rb") as file:
@@ -154,7 +154,7 @@ def save(dataset: Dataset, arrays_path: str, manifest_path: str) -> None:
         },
         "arrays_sha256": digest,
     }
-    with store.atomic_path(manifest_path) as temporary:
+    with atomic_path(manifest_path) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgnoise.escape import kernels
 from sgnoise.escape.problem import Problem
-from sgnoise.jobs import track
+from sgnoise.progress import track
 
 # A look at the loss every k iterations replays the k iterations before it, with a look after each,
 # if it finds the loss above the minimum's by more than this share of the escape's rise.
