@@ -82,10 +82,10 @@ class Setting:
         offsets = self.sample.frame["offset"].to_numpy()
         self.places = {}
         for name in dict.fromkeys(self.sample.names):
-            columns = np.flatnonzero(names == name)
+            rows = np.flatnonzero(names == name)
             self.places[name] = (
-                torch.from_numpy(columns).to(device),
-                torch.from_numpy(offsets[columns]).to(device),
+                torch.from_numpy(rows).to(device),
+                torch.from_numpy(offsets[rows]).to(device),
             )
 
     def exact(self, samples: int) -> torch.Tensor:
@@ -97,13 +97,13 @@ class Setting:
         return loop(double)()
 
     def keep(self, found: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(samples, sampled weights) of gradients (samples, ...); NaN where there are none."""
+        """(sampled weights, samples) of gradients (samples, ...); NaN where there are none."""
         first = next(iter(found.values()))
         samples = len(first)
-        kept = first.new_full((samples, len(self.sample)), torch.nan)
-        for name, (columns, offsets) in self.places.items():
+        kept = first.new_full((len(self.sample), samples), torch.nan)
+        for name, (rows, offsets) in self.places.items():
             if name in found:
-                kept[:, columns] = found[name].reshape(samples, -1)[:, offsets]
+                kept[rows] = found[name].reshape(samples, -1)[:, offsets].T
         return kept
 
 
@@ -149,20 +149,20 @@ def activations(setting: Setting) -> Callable[[], torch.Tensor]:
 
 def ours(setting: Setting) -> Callable[[], torch.Tensor]:
     engine = gradients.PerSampleGradients(setting.model, functional.cross_entropy, setting.sample)
-    return lambda: engine(setting.inputs, setting.targets).T
+    return lambda: engine(setting.inputs, setting.targets)
 
 
 def loop(setting: Setting) -> Callable[[], torch.Tensor]:
     weights = dict(setting.model.named_parameters())
 
     def run() -> torch.Tensor:
-        rows = []
+        parts = []
         for x, y in zip(setting.inputs, setting.targets, strict=True):
             value = functional.cross_entropy(setting.model(x[None]), y[None])
             found = torch.autograd.grad(value, list(weights.values()))
             named = zip(weights, found, strict=True)
-            rows.append(setting.keep({name: gradient[None] for name, gradient in named}))
-        return torch.cat(rows)
+            parts.append(setting.keep({name: gradient[None] for name, gradient in named}))
+        return torch.cat(parts, dim=1)
 
     return run
 
@@ -178,12 +178,12 @@ def vmap(setting: Setting) -> Callable[[], torch.Tensor]:
     transformed = torch.func.vmap(torch.func.grad(value), in_dims=(None, 0, 0))
 
     def run() -> torch.Tensor:
-        rows = []
+        parts = []
         for first in range(0, len(setting.targets), setting.chunk):
             part = slice(first, first + setting.chunk)
             found = transformed(weights, setting.inputs[part], setting.targets[part])
-            rows.append(setting.keep(found))
-        return torch.cat(rows)
+            parts.append(setting.keep(found))
+        return torch.cat(parts, dim=1)
 
     return run
 
@@ -212,7 +212,7 @@ def opacus(setting: Setting) -> Callable[[], torch.Tensor]:
     model = GradSampleModule(model, strict=False, loss_reduction="mean")
 
     def run() -> torch.Tensor:
-        rows = []
+        parts = []
         for first in range(0, len(setting.targets), setting.chunk):
             part = slice(first, first + setting.chunk)
             model.zero_grad()
@@ -223,8 +223,8 @@ def opacus(setting: Setting) -> Callable[[], torch.Tensor]:
                 for name, weight in model.named_parameters()
                 if weight.requires_grad
             }
-            rows.append(setting.keep(found))
-        return torch.cat(rows)
+            parts.append(setting.keep(found))
+        return torch.cat(parts, dim=1)
 
     return run
 
@@ -340,8 +340,8 @@ def main() -> None:
         found = results[name].cpu().double()
         gap = "-"
         if found.numel():
-            known = ~found[0].isnan()
-            error = (found[:EXACT] - expected)[:, known].norm() / expected[:, known].norm()
+            known = ~found[:, 0].isnan()
+            error = (found[:, :EXACT] - expected)[known].norm() / expected[known].norm()
             gap = f"{error:.0e}"
         milliseconds = 1e3 * seconds[name]
         ratio = seconds[name] / seconds["plain forward and backward"]

@@ -3,14 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import sparse
 
 from sgnoise import seeds, store
 from sgnoise.jobs import running_job
+from sgnoise.noise import batch_noise, mini_batches, selection_matrix
 from sgnoise.progress import logger, track
-
-# Parameters multiplied together: of so many, the gradients of 100,000 samples fit the cache.
-BLOCK = 16
 
 
 def draw_noise(
@@ -80,47 +77,6 @@ def draw_noise(
             rows = table.select(keys.names).append_column("noise", store.list_column(noise))
             writer.write_table(rows.cast(writer.schema))
     logger.info("%d draws of batch size %d from %d samples", draws, batch_size, samples)
-
-
-def mini_batches(
-    samples: int, batch_size: int, draws: int, *, replacement: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Sample numbers of each mini-batch, (draws, batch_size).
-
-    Without replacement, each pass through the data set reshuffles it and leaves out the last,
-    incomplete mini-batch.
-    """
-    if replacement:
-        return rng.integers(samples, size=(draws, batch_size))
-    in_a_pass = samples // batch_size
-    passes = -(-draws // in_a_pass)
-    shuffled = [rng.permutation(samples)[: in_a_pass * batch_size] for _ in range(passes)]
-    return np.concatenate(shuffled).reshape(-1, batch_size)[:draws]
-
-
-def selection_matrix(batches: np.ndarray, samples: int) -> sparse.csr_array:
-    """The (draws, samples) matrix whose product with gradients is their mean in each mini-batch."""
-    draws, batch_size = batches.shape
-    starts = np.arange(draws + 1) * batch_size
-    weights = np.full(batches.size, 1 / batch_size)
-    return sparse.csr_array((weights, batches.reshape(-1), starts), shape=(draws, samples))
-
-
-def batch_noise(gradients: np.ndarray, selection: sparse.csr_array) -> np.ndarray:
-    """Full gradient minus the mean gradient of each mini-batch, (parameters, draws).
-
-    In double precision: the noise of a large mini-batch is a small difference of large sums.
-
-    Args:
-        gradients: (parameters, samples).
-        selection: (draws, samples), see ``selection_matrix``.
-    """
-    noise = np.empty((len(gradients), selection.shape[0]))
-    for first in range(0, len(gradients), BLOCK):
-        rows = slice(first, first + BLOCK)
-        columns = np.ascontiguousarray(gradients[rows].T, dtype=np.float64)
-        noise[rows] = (columns.mean(axis=0) - selection @ columns).T
-    return noise
 
 
 def _check_mini_batches(

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sgnoise import devices, gradients, losses, models, seeds, store
+from sgnoise import devices, gradients, losses, models, noise, seeds, store
 from sgnoise.data import datasets
 from sgnoise.jobs import running_job
 from sgnoise.progress import logger, track
@@ -151,7 +151,7 @@ def _mini_batches(
     """(parameters, 1) of one mini-batch after another."""
     engine = gradients.MiniBatchGradients(network, loss, sample, batch_statistics=True)
     samples = dataset.size("train")
-    batches = gradients.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
+    batches = noise.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
     for rows in track(batches, "mini-batches", passes * (samples // batch_size)):
         inputs, targets = dataset.batch("train", rows)
         found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from draw_noise import batch_noise, mini_batches, selection_matrix
 from sgnoise import fitting, gradients, seeds, store
 from sgnoise.data import datasets
 from sgnoise.escape import Minimum, Problem, data_loss, layers_of, load_minimum, loss_curvature
 from sgnoise.jobs import running_job
+from sgnoise.noise import batch_noise, mini_batches, selection_matrix
 from sgnoise.sde import LevySystem, first_exit, levy_constant
 
 logger = logging.getLogger(__name__)

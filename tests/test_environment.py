@@ -31,15 +31,31 @@ def pins(python: str) -> dict[str, str]:
     return found
 
 
-def requirement_name(requirement: str) -> str:
-    return re.split(r"[<>=~! ]", requirement)[0]
+def required(*groups: list[str]) -> set[str]:
+    """Names of what the core and these groups ask for; extras that name others are passed over."""
+    asked = [item for group in (PROJECT["project"]["dependencies"], *groups) for item in group]
+    names = {re.split(r"[<>=~! \[]", item)[0] for item in asked}
+    return names - {PROJECT["project"]["name"]}
+
+
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 
 def test_every_requirement_is_locked() -> None:
-    optional = PROJECT["project"]["optional-dependencies"]["models"]
-    required = PROJECT["project"]["dependencies"]
-    wanted = [*required, *optional, *PROJECT["dependency-groups"]["dev"]]
-    assert {requirement_name(item) for item in wanted} <= pins("3.11").keys()
+    wanted = required(*EXTRAS.values(), PROJECT["dependency-groups"]["dev"])
+    assert wanted <= pins("3.11").keys()
+
+
+def test_all_extras_are_one_extra() -> None:
+    named: set[str] = set()
+    coming = ["all"]
+    while coming:
+        extra = coming.pop()
+        named.add(extra)
+        for item in EXTRAS[extra]:
+            if item.startswith("sgnoise["):
+                coming += item.removeprefix("sgnoise[").removesuffix("]").split(",")
+    assert named == EXTRAS.keys()
 
 
 def test_every_distribution_has_hashes() -> None:
@@ -60,7 +76,5 @@ def test_the_conda_environment_has_the_pins_of_the_lock() -> None:
     locked = pins("3.11")
     assert found == {name: locked[name] for name in found}
     # A job needs no workflow engine; all else that the project asks for, a rule may import.
-    project = PROJECT["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["models"]]
-    wanted = {requirement_name(item) for item in asked}
+    wanted = required(*EXTRAS.values())
     assert found.keys() == {name for name in wanted if not name.startswith("snakemake")}

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from dump_gradients import dump_gradients
-from sgnoise import devices, gradients, models, seeds, store
+from sgnoise import devices, gradients, models, noise, seeds, store
 from sgnoise.data import datasets, sources
 from sgnoise.gradients import contractions, rules
 
@@ -73,11 +73,11 @@ def loop(
     """The same gradients, one sample after another, with nothing but autograd."""
     model.eval()
     parameters = dict(model.named_parameters())
-    rows = []
+    columns = []
     for x, y in zip(inputs, targets, strict=True):
         model.zero_grad()
         functional.cross_entropy(model(x[None]), y[None]).backward()
-        rows.append(
+        columns.append(
             torch.stack(
                 [
                     parameters[name].new_zeros(())
@@ -88,7 +88,7 @@ def loop(
             )
         )
     model.zero_grad()
-    return torch.stack(rows)
+    return torch.stack(columns, dim=1)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -276,14 +276,14 @@ def test_every_layer_equals_autograd(name: str, caplog: pytest.LogCaptureFixture
     model(inputs)
     sample = gradients.sample_parameters(model, uniform=60, per_layer=20, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    found = engine(inputs, targets).T
+    found = engine(inputs, targets)
     expected = loop(model, inputs, targets, sample)
-    assert found.shape == (SAMPLES, len(sample))
+    assert found.shape == (len(sample), SAMPLES)
     assert not engine.fallback
     assert not caplog.records
     for layer in sample.frame["layer"].unique():
         rows = (sample.frame["layer"] == layer).to_numpy()
-        assert relative_error(found[:, rows], expected[:, rows]) < 1e-5
+        assert relative_error(found[rows], expected[rows]) < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -351,7 +351,7 @@ def test_networks_equal_autograd(name: str, shape: tuple[int, ...]) -> None:
             model.train()(data(*shape, samples=32)[0])
     sample = gradients.sample_parameters(model, uniform=300, per_layer=3, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    found = engine(inputs, targets).T
+    found = engine(inputs, targets)
     assert not engine.fallback
     assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
 
@@ -376,7 +376,7 @@ def test_a_batch_is_taken_in_parts_where_its_activations_are_large(
     monkeypatch.setattr("sgnoise.gradients.engine._LARGEST_ACTIVATIONS", 1)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
     for _ in range(2):
-        assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+        assert relative_error(engine(inputs, targets), expected) < 1e-5
     # The first pass shows how large they are.
     assert sizes == [SAMPLES] + [1] * SAMPLES
 
@@ -455,7 +455,7 @@ def test_on_a_gpu_networks_equal_autograd(
         inputs, targets = data(*shape, samples=samples, seed=seed)
         inputs, targets = inputs.to(gpu, kind), targets.to(gpu)
         expected = loop(model, inputs, targets, sample)
-        assert relative_error(engine(inputs, targets).T, expected) < tolerance
+        assert relative_error(engine(inputs, targets), expected) < tolerance
     assert engine.recorded
     assert not engine.fallback
 
@@ -471,7 +471,7 @@ def test_on_a_gpu_every_layer_equals_autograd(name: str, gpu: torch.device) -> N
     expected = [loop(model, *batch, sample) for batch in batches]
     engine = gradients.PerSampleGradients(model.to(gpu), functional.cross_entropy, sample)
     for (inputs, targets), right in zip(batches, expected, strict=True):
-        assert relative_error(engine(inputs.to(gpu), targets.to(gpu)).T.cpu(), right) < 1e-5
+        assert relative_error(engine(inputs.to(gpu), targets.to(gpu)).cpu(), right) < 1e-5
 
 
 class Clipped(nn.Module):
@@ -497,7 +497,7 @@ def test_on_a_gpu_what_cannot_be_recorded_is_exact_as_well(
             inputs, targets = data(4)
             inputs, targets = scale * inputs.to(gpu), targets.to(gpu)
             expected = loop(model, inputs, targets, sample)
-            assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+            assert relative_error(engine(inputs, targets), expected) < 1e-5
     assert not engine.recorded
     assert "not recorded as a CUDA graph" in caplog.text
 
@@ -514,7 +514,7 @@ def test_on_a_gpu_weights_may_change_and_move(gpu: torch.device) -> None:
         for parameter in model.parameters():
             parameter.data = 1.1 * parameter.data if move else parameter.data.mul_(0.9)
         expected = loop(model, inputs, targets, sample)
-        assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+        assert relative_error(engine(inputs, targets), expected) < 1e-5
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -529,12 +529,12 @@ def test_attention_and_weights_without_a_layer(
     _, targets = data(1)
     sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    found = engine(inputs, targets).T
+    found = engine(inputs, targets)
     assert not engine.fallback
     expected = loop(model, inputs, targets, sample)
     for name in set(sample.names):
-        columns = np.array(sample.names) == name
-        assert relative_error(found[:, columns], expected[:, columns]) < 1e-5
+        rows = np.array(sample.names) == name
+        assert relative_error(found[rows], expected[rows]) < 1e-5
 
 
 class Bert(nn.Module):
@@ -600,7 +600,7 @@ def test_networks_of_libraries_equal_autograd(name: str, device: str) -> None:
     with devices.full_precision():
         expected = loop(model, inputs, targets, sample)
         for _ in range(2):  # On a GPU the second time by a graph, where there can be one.
-            assert relative_error(engine(inputs, targets).T, expected) < 1e-5
+            assert relative_error(engine(inputs, targets), expected) < 1e-5
     assert not engine.fallback
 
 
@@ -612,7 +612,7 @@ def test_shared_weights_are_summed_over_their_uses() -> None:
     sample = gradients.sample_parameters(model, uniform=1000, per_layer=10, seed=2)
     assert list(sample.frame["layer"].unique()) == ["embedding", "inner"]
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
-    found = engine(inputs, targets).T
+    found = engine(inputs, targets)
     assert not engine.fallback
     assert relative_error(found, loop(model, inputs, targets, sample)) < 1e-5
 
@@ -648,7 +648,7 @@ def test_what_has_no_rule_falls_back_and_says_so(
     sample = gradients.sample_parameters(model, uniform=1000, per_layer=5, seed=2)
     engine = gradients.PerSampleGradients(model, functional.cross_entropy, sample)
     with caplog.at_level(logging.WARNING, "sgnoise"):
-        found = [engine(inputs, targets).T for _ in range(2)]
+        found = [engine(inputs, targets) for _ in range(2)]
     assert engine.fallback == fallback
     assert len(caplog.records) == len(engine.fallback)
     assert all(name in caplog.text for name in fallback)
@@ -676,10 +676,10 @@ def test_rows_averaged_over_a_batch_are_its_gradient() -> None:
         batch_statistics=False,
         seed=3,
     )
-    assert by_batch.shape == (4, len(sample))
+    assert by_batch.shape == (len(sample), 4)
     order = np.random.default_rng(seeds.seed_sequence(3, "pass", 1)).permutation(12)
-    expected = by_sample[torch.from_numpy(order[5:10])].mean(dim=0)
-    assert relative_error(by_batch[3], expected) < 1e-5
+    expected = by_sample[:, torch.from_numpy(order[5:10])].mean(dim=1)
+    assert relative_error(by_batch[:, 3], expected) < 1e-5
 
 
 def test_a_loss_that_compares_samples_has_gradients_of_mini_batches_only() -> None:
@@ -701,16 +701,16 @@ def test_a_loss_that_compares_samples_has_gradients_of_mini_batches_only() -> No
         batch_statistics=True,
         seed=3,
     )
-    batches = list(gradients.mini_batches_of_passes(9, 4, passes=1, seed=3))
+    batches = list(noise.mini_batches_of_passes(9, 4, passes=1, seed=3))
     parameters = dict(model.named_parameters())
-    for row, batch in zip(found, batches, strict=True):
+    for column, batch in zip(found.T, batches, strict=True):
         model.zero_grad()
         contrastive(model(inputs[batch]), targets[batch]).backward()
         expected = [
             parameters[name].grad.flatten()[offset]  # type: ignore[union-attr]
             for name, offset in zip(sample.names, sample.frame["offset"], strict=True)
         ]
-        assert relative_error(row, torch.stack(expected)) < 1e-5
+        assert relative_error(column, torch.stack(expected)) < 1e-5
     with pytest.raises(ValueError, match="not the mean of the losses of its samples"):
         gradients.per_sample_gradients(model, contrastive, inputs, targets, sample)
 
@@ -754,7 +754,7 @@ def test_batch_statistics_are_used_where_asked_and_leave_no_trace() -> None:
             for name, offset in zip(sample.names, sample.frame["offset"], strict=True)
         ]
     )
-    assert relative_error(found[0], expected) < 1e-5
+    assert relative_error(found[:, 0], expected) < 1e-5
 
 
 def test_a_vector_of_losses_serves_as_well() -> None:
@@ -904,7 +904,7 @@ def test_dump_of_samples(
     assert pq.read_metadata(path).num_row_groups == -(-len(sample) // 10)
     found = store.matrix(table, "gradient")
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.T.numpy(), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(
         table["full_gradient"].to_numpy(), found.mean(axis=1, dtype=float), rtol=1e-6
     )
@@ -959,7 +959,7 @@ def test_dump_of_mini_batches_agrees_with_that_of_samples(
     # 142 samples make two mini-batches a pass; three draws are rounded up to two passes.
     assert found.shape[1] == 4
     assert store.read_metadata(path)["settings"]["batch_size"] == 71
-    full = expected.mean(dim=0).numpy()
+    full = expected.mean(dim=1).numpy()
     np.testing.assert_allclose(table["full_gradient"].to_numpy(), full, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found[:, :2].mean(axis=1), full, rtol=1e-4, atol=1e-7)
     assert not np.array_equal(found[:, 0], found[:, 2])

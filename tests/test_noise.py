@@ -10,11 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from draw_noise import batch_noise, draw_noise, mini_batches, selection_matrix
-from sgnoise import store
+from draw_noise import draw_noise
+from sgnoise import seeds, store
+from sgnoise.noise import batch_noise, mini_batch_noise, mini_batches, selection_matrix
 
 PARAMETERS, SAMPLES = 7, 23
 
@@ -109,6 +111,28 @@ def test_replacement_repeats_samples_and_has_the_variance_of_independent_draws()
     noise = batch_noise(values, selection_matrix(batches, SAMPLES))
     expected = values.astype(np.float64).var(axis=1) / 10
     np.testing.assert_allclose(noise.var(axis=1), expected, rtol=0.05)
+
+
+def test_noise_in_one_call() -> None:
+    values = gradients()
+    noise = mini_batch_noise(values, 5, 9, seed=3)
+    assert noise.shape == (PARAMETERS, 9)
+    np.testing.assert_array_equal(mini_batch_noise(torch.from_numpy(values), 5, 9, seed=3), noise)
+    assert not np.array_equal(mini_batch_noise(values, 5, 9, seed=4), noise)
+    rng = seeds.generator(3, "mini-batches", 5)
+    batches = mini_batches(SAMPLES, 5, 9, replacement=True, rng=rng)
+    np.testing.assert_array_equal(
+        mini_batch_noise(values, 5, 9, replacement=True, seed=3),
+        batch_noise(values, selection_matrix(batches, SAMPLES)),
+    )
+    with pytest.raises(ValueError, match="batch_size is 24; there are 23 samples"):
+        mini_batch_noise(values, 24, 9, seed=3)
+    with pytest.raises(ValueError, match="draws is 0; it must be at least 1"):
+        mini_batch_noise(values, 5, 0, seed=3)
+    with pytest.raises(
+        ValueError, match=r"shape \(23,\); it must be a matrix, one row a parameter"
+    ):
+        mini_batch_noise(values[0], 5, 9, seed=3)
 
 
 def test_the_table_of_noise(tmp_path: Path) -> None:

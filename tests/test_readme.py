@@ -52,7 +52,7 @@ def test_gradients_and_fits_in_a_notebook() -> None:
         "noise": rng.standard_normal((4, 200)),
     }
     exec(block("python", "per_sample_gradients"), names)
-    assert names["per_sample"].shape == (30, len(names["sample"]))
+    assert names["per_sample"].shape == (len(names["sample"]), 30)
     assert isinstance(names["fit"], fitting.Fit)
 
 

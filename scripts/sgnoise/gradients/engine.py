@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sgnoise import seeds, store
+from sgnoise import noise, seeds, store
 from sgnoise.gradients import contractions, graph
 from sgnoise.gradients.offsets import Offsets
 from sgnoise.gradients.recorder import Recorder, SampledTensor
@@ -137,13 +137,13 @@ def per_sample_gradients(
         sample: see ``sample_parameters``.
 
     Returns:
-        (samples, parameters), in the type of the model.
+        (parameters, samples), in the type of the model.
 
     Raises:
         ValueError: the loss is no mean over samples, a layer normalises by the statistics of the
             mini-batch even in evaluation mode, or the model changes its activations in place.
     """
-    return PerSampleGradients(model, loss, sample)(inputs, targets).T
+    return PerSampleGradients(model, loss, sample)(inputs, targets)
 
 
 def mini_batch_gradients(
@@ -176,35 +176,17 @@ def mini_batch_gradients(
         seed: of the order of the samples.
 
     Returns:
-        (mini-batches, parameters), in the type of the model.
+        (parameters, mini-batches), in the type of the model.
 
     Raises:
         ValueError: more samples in a mini-batch than there are.
     """
     engine = MiniBatchGradients(model, loss, sample, batch_statistics=batch_statistics)
-    rows = []
-    for chosen in mini_batches_of_passes(len(targets), batch_size, passes=passes, seed=seed):
+    columns = []
+    for chosen in noise.mini_batches_of_passes(len(targets), batch_size, passes=passes, seed=seed):
         batch = torch.from_numpy(chosen).to(inputs.device)
-        rows.append(engine(inputs[batch], targets[batch]))
-    return torch.stack(rows)
-
-
-def mini_batches_of_passes(
-    samples: int, batch_size: int, *, passes: int, seed: int
-) -> Iterator[np.ndarray]:
-    """The numbers of the samples of each mini-batch, (batch_size,).
-
-    Each pass through the data reshuffles it and leaves out the last, incomplete mini-batch.
-
-    Raises:
-        ValueError: more samples in a mini-batch than there are.
-    """
-    if not 1 <= batch_size <= samples:
-        raise ValueError(f"batch_size is {batch_size}; there are {samples} samples")
-    in_a_pass = samples // batch_size
-    for number in range(passes):
-        order = seeds.generator(seed, "pass", number).permutation(samples)
-        yield from order[: in_a_pass * batch_size].reshape(in_a_pass, batch_size)
+        columns.append(engine(inputs[batch], targets[batch]))
+    return torch.stack(columns, dim=1)
 
 
 class MiniBatchGradients:
