@@ -215,6 +215,7 @@ def data_paths():
         f"{RESULTS}/sde/exit_axis.parquet",
         f"{RESULTS}/sde/exit_time.parquet",
         f"{RESULTS}/sde/covariance.parquet",
+        f"{RESULTS}/sde/experiments.parquet",
     ]
 
 

@@ -56,7 +56,7 @@ rule check_covariance:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=30,
     params:
         study=STUDY,
@@ -67,12 +67,36 @@ rule check_covariance:
         "../scripts/check_covariance.py"
 
 
-rule compare_theory:
+rule simulate_theorems:
+    """The simulations that only the table of theorems needs."""
+    output:
+        experiments=f"{RESULTS}/sde/experiments.parquet",
+    log:
+        f"{RESULTS}/logs/simulate_theorems.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate_theorems.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=STUDY,
+        rho=SETTINGS["sde"]["exit_time"]["rho"],
+        seed=seed("sde", "theory"),
+        code=code("simulate_theorems.py"),
+    script:
+        "../scripts/simulate_theorems.py"
+
+
+rule judge_theorems:
     """Each lemma, proposition, theorem and corollary beside the simulation, with a verdict."""
     input:
         exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
         exit_time=f"{RESULTS}/sde/exit_time.parquet",
         covariance=f"{RESULTS}/sde/covariance.parquet",
+        experiments=f"{RESULTS}/sde/experiments.parquet",
     output:
         theorems=report(
             f"{RESULTS}/tables/theorems.csv",
@@ -81,22 +105,19 @@ rule compare_theory:
             labels={"table": "theorems"},
         ),
     log:
-        f"{RESULTS}/logs/compare_theory.log",
+        f"{RESULTS}/logs/judge_theorems.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compare_theory.tsv"
+        f"{RESULTS}/benchmarks/judge_theorems.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
-        runtime=60,
+        runtime=10,
     params:
-        study=STUDY,
-        rho=SETTINGS["sde"]["exit_time"]["rho"],
-        seed=seed("sde", "theory"),
-        code=code("compare_theory.py"),
+        code=code("judge_theorems.py"),
     script:
-        "../scripts/compare_theory.py"
+        "../scripts/judge_theorems.py"
 
 
 rule plot_theory:

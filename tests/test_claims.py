@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 import collect_claims
-import compare_theory
-from sgnoise import claims, controls, store
+from sgnoise import claims, controls, store, theorems
 
 COUNT = 200
 
@@ -343,11 +342,11 @@ def test_theory(verdicts: list[str], verdict: str, share: float) -> None:
 
 
 def test_the_verdicts_on_theorems_are_those_that_are_counted() -> None:
-    words = (compare_theory.HOLDS, compare_theory.SCALING, compare_theory.FAILS)
+    words = (theorems.HOLDS, theorems.SCALING, theorems.FAILS)
     table = pd.DataFrame({"verdict": words})
     found = claims.theory_holds(data(theorems=table))
     assert (found.verdict, found.measured_value) == (claims.PARTLY, pytest.approx(1 / 3))
-    only_scaling = data(theorems=table[table["verdict"] == compare_theory.SCALING])
+    only_scaling = data(theorems=table[table["verdict"] == theorems.SCALING])
     assert claims.theory_holds(only_scaling).verdict == claims.PARTLY
 
 

@@ -180,6 +180,15 @@ def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) ->
         assert not [path for path in paths if untouched in path], untouched
 
 
+def test_another_rule_for_theorems_judges_again_and_simulates_nothing(clone: Path) -> None:
+    replace(clone / "scripts/sgnoise/theorems.py", "_EQUAL_WITHIN = 0.1", "_EQUAL_WITHIN = 0.2")
+    assert planned(clone) == {
+        "results/micro/tables/theorems.csv",
+        "results/micro/claims.csv",
+        PAGE,
+    }
+
+
 def test_a_setting_of_one_run_reruns_that_run_only(clone: Path) -> None:
     replace(
         clone / "micro.yaml",
