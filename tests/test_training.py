@@ -24,9 +24,21 @@ from torch import nn
 from pretrain import pretrain
 from sgnoise import devices, models, store, training
 from sgnoise.data import datasets, sources
+from sgnoise.settings import load_schema
 
 CPU = torch.device("cpu")
-BASE = {"epochs": 4, "learning_rate": 0.1, "batch_size": 32}
+BASE: dict[str, Any] = {
+    "epochs": 4,
+    "learning_rate": 0.1,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "milestones": [],
+    "decay": 0.1,
+    "precision": "float32",
+    "evaluate_every": 1,
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": BASE,
     "momentum": {**BASE, "momentum": 0.9, "weight_decay": 1e-3, "milestones": [2], "decay": 0.5},
@@ -252,7 +264,7 @@ def test_going_on_from_a_checkpoint_equals_one_long_training(
 ) -> None:
     settings = RECIPES[recipe]
     whole = pretrained(arrays_path, tmp_path / "whole", settings)
-    short = {key: value for key, value in settings.items() if key != "milestones"} | {"epochs": 2}
+    short = settings | {"milestones": [], "epochs": 2}
     parent = pretrained(arrays_path, tmp_path / "parent", short)
     parent_path = str(parent / "model.safetensors")
     child = pretrained(arrays_path, tmp_path / "child", settings, parent_path=parent_path)
@@ -435,7 +447,7 @@ def test_images_train_as_well() -> None:
     spec = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.9}
     dataset = sources.prepare(spec, seed=1)
     model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
-    chosen = training.TrainingSettings(epochs=2, learning_rate=0.1, batch_size=32)
+    chosen = training.TrainingSettings.from_mapping({**BASE, "epochs": 2})
     history = training.train(model, dataset, chosen, seed=1, device=CPU).history
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
 
@@ -444,13 +456,13 @@ def test_images_train_as_well() -> None:
     ("change", "message"),
     [
         ({"learningrate": 1}, "'learningrate'; did you mean 'learning_rate'?"),
-        ({"optimizer": "sgdm"}, "optimizer 'sgdm' is none of"),
+        ({"optimizer": "sgdm"}, "optimizer of the training 'sgdm'; did you mean 'sgd'?"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum is an option of 'sgd' only"),
         ({"epochs": -1}, "epochs is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
         ({"decay": -1}, "decay is -1"),
-        ({"precision": "half"}, "precision 'half' is none of"),
+        ({"precision": "half"}, "precision of the training 'half'"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
         ({"stop": {"tolerance": 0, "patience": 2}}, "stop.tolerance is 0; it must be positive"),
         ({"stop": {"tolerance": 1, "patience": 0}}, "stop.patience is 0, below 1"),
@@ -471,7 +483,14 @@ def test_missing_settings_are_named() -> None:
 
 
 def test_the_recipe_of_the_paper_is_what_holds_if_nothing_is_said() -> None:
-    chosen = training.TrainingSettings.from_mapping({"epochs": 500, "milestones": [200, 400]})
+    schema = load_schema(Path(__file__).parents[1] / "schemas" / "config.schema.yaml")
+    defaults = {
+        name: part["default"]
+        for name, part in schema["$defs"]["run"]["properties"]["training"]["properties"].items()
+        if "default" in part
+    }
+    recipe = {**defaults, "epochs": 500, "milestones": [200, 400]}
+    chosen = training.TrainingSettings.from_mapping(recipe)
     assert (chosen.optimizer, chosen.batch_size) == ("sgd", 128)
     assert (chosen.momentum, chosen.weight_decay) == (0.0, 0.0)
     rates = [chosen.rate(epoch) for epoch in (1, 200, 201, 400, 401, 500)]
@@ -479,7 +498,7 @@ def test_the_recipe_of_the_paper_is_what_holds_if_nothing_is_said() -> None:
 
 
 def test_pretrained_weights_may_be_taken_as_they_are(arrays_path: str, tmp_path: Path) -> None:
-    folder = pretrained(arrays_path, tmp_path / "run", {"epochs": 0})
+    folder = pretrained(arrays_path, tmp_path / "run", {**BASE, "epochs": 0})
     spec = {"name": "mlp", "widths": [6]}
     seed = training.seeds.integer_seed(5, "model")
     initial = models.build_model(spec, input_shape=(13,), classes=3, seed=seed)
@@ -564,8 +583,8 @@ def test_texts_train_as_well() -> None:
     texts = datasets.Dataset(ids, targets, ids[:0], targets[:0], 2, {}, "text", vocabulary=8)
     spec = {"name": "bert", "hidden_size": 16, "layers": 1, "intermediate_size": 32}
     model = models.build_model(spec, input_shape=(6,), classes=2, vocabulary=8, seed=1)
-    chosen = training.TrainingSettings(
-        epochs=15, learning_rate=0.01, batch_size=16, optimizer="adam"
+    chosen = training.TrainingSettings.from_mapping(
+        {**BASE, "epochs": 15, "learning_rate": 0.01, "batch_size": 16, "optimizer": "adam"}
     )
     history = training.train(model, texts, chosen, seed=1, device=CPU).history
     assert history["train_accuracy"].iloc[-1] > 0.95
@@ -599,8 +618,8 @@ def test_images_with_texts_train_as_well() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = ImagesAndTexts()
-    chosen = training.TrainingSettings(
-        epochs=60, learning_rate=0.05, batch_size=8, optimizer="adam"
+    chosen = training.TrainingSettings.from_mapping(
+        {**BASE, "epochs": 60, "learning_rate": 0.05, "batch_size": 8, "optimizer": "adam"}
     )
     history = training.train(model, pairs, chosen, loss="contrastive", seed=1, device=CPU).history
     assert history["train_loss"].iloc[-1] < 0.2 * history["train_loss"].iloc[0]

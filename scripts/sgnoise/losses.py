@@ -7,6 +7,7 @@ the targets are texts that the network encodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -85,14 +86,19 @@ class Contrastive:
         return self._network.logit_scale * outputs @ texts.T  # type: ignore[operator]
 
 
+# A loss by its name, made for a network.
+LOSSES: dict[str, Callable[[nn.Module], Loss]] = {
+    "cross_entropy": lambda network: CrossEntropy(),
+    "contrastive": Contrastive,
+}
+
+
 def loss_function(name: str, network: nn.Module) -> Loss:
-    """The loss that a run names: ``cross_entropy`` or ``contrastive``.
+    """The loss that a run names, one of ``LOSSES``.
 
     Raises:
         ValueError: an unknown name, or a network that the loss cannot take.
     """
-    if name == "cross_entropy":
-        return CrossEntropy()
-    if name == "contrastive":
-        return Contrastive(network)
-    raise unknown_name("loss", name, ("cross_entropy", "contrastive"))
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return LOSSES[name](network)

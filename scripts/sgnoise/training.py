@@ -33,7 +33,6 @@ from sgnoise.messages import unknown_name
 
 logger = logging.getLogger("sgnoise")
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Samples that are evaluated together at most, and numbers in their inputs: on the CPU so few that
@@ -58,8 +57,8 @@ class Stop:
             ``tolerance``.
     """
 
-    tolerance: float = 1e-4
-    patience: int = 5
+    tolerance: float
+    patience: int
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
@@ -82,38 +81,36 @@ class TrainingSettings:
             ``epochs`` 8 trains three epochs. With 0 the weights stay as they are.
         learning_rate: of the first epochs.
         batch_size: samples in a step.
-        optimizer: ``sgd``, ``adam`` or ``adamw``.
+        optimizer: one of ``OPTIMIZERS``.
         momentum: of ``sgd``.
         weight_decay: ``adamw`` takes it from the weights, the others add it to the gradients.
         milestones: epochs after which the learning rate is multiplied by ``decay`` (once for each):
             with milestone 5, epoch 6 is the first at the new rate.
         decay: see ``milestones``.
-        stop: end before ``epochs`` when the loss stands still; None: do not.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for mixed precision, which is fast on
             a GPU: the weights and the recorded losses stay those of float32.
         evaluate_every: epochs from one evaluation of all data to the next.
+        stop: end before ``epochs`` when the loss stands still; None: do not.
     """
 
     epochs: int
-    learning_rate: float = 0.01
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    milestones: Sequence[int] = ()
-    decay: float = 0.1
+    learning_rate: float
+    batch_size: int
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    milestones: Sequence[int]
+    decay: float
+    precision: str
+    evaluate_every: int
     stop: Stop | None = None
-    precision: str = "float32"
-    evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"training: optimizer {self.optimizer!r} is none of {OPTIMIZERS}")
+            raise unknown_name("optimizer of the training", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"training: precision {self.precision!r} is none of {tuple(PRECISIONS)}"
-            )
+            raise unknown_name("precision of the training", self.precision, PRECISIONS)
         if self.optimizer != "sgd" and self.momentum:
             raise ValueError("training: momentum is an option of 'sgd' only")
         for name, smallest in (("epochs", 0), ("batch_size", 1), ("evaluate_every", 1)):
@@ -136,8 +133,9 @@ class TrainingSettings:
         for name in training:
             if name not in known:
                 raise unknown_name("setting of the training", name, known)
-        if "epochs" not in training:
-            raise ValueError("training: the setting 'epochs' is missing")
+        for name in known:
+            if name not in training and name != "stop":
+                raise ValueError(f"training: the setting {name!r} is missing")
         settings = dict(training)
         if settings.get("stop") is not None:
             settings["stop"] = Stop(**settings["stop"])
@@ -151,6 +149,26 @@ class TrainingSettings:
     def evaluated(self, epoch: int) -> bool:
         """Whether all data are evaluated after this epoch."""
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+
+def _sgd(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        weights,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _adam(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _adamw(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,8 @@ def train(
         model.to(memory_format=torch.channels_last)
     samples, test_samples = Samples(dataset, "train", device), Samples(dataset, "test", device)
     objective = loss_function(loss, model)
-    optimizer = _optimizer(model, settings)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[settings.optimizer](weights, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
 
     start_epoch = 0
@@ -440,16 +459,6 @@ def _load_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if scaling:
         scaler.load_state_dict(scaling)
-
-
-def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
