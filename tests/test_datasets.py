@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fetch_dataset import fetch_dataset
-from sgnoise.data import datasets, sources
+from sgnoise.data import datasets
+from specs import prepare
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 
@@ -140,7 +141,7 @@ def test_saving_is_reproducible_and_complete(tmp_path: Path) -> None:
         )
     first, again = (Path(arrays_path).read_bytes() for arrays_path, _ in paths)
     assert first == again
-    dataset, loaded = sources.prepare(DIGITS, seed=1), datasets.load(paths[0][0])
+    dataset, loaded = prepare(DIGITS, seed=1), datasets.load(paths[0][0])
     for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(dataset, name))
     assert loaded.classes == 10

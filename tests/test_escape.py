@@ -21,8 +21,9 @@ import plan_escape
 import simulate_escape
 import tabulate_escape
 from sgnoise import escape, store
-from sgnoise.data import datasets, sources
+from sgnoise.data import datasets
 from sgnoise.escape import kernels, simulation
+from specs import prepare
 
 BATCH_SIZE = 16
 LEARNING_RATE = 0.2
@@ -479,7 +480,7 @@ NAMES: dict[str, Any] = {"study": "test", "dataset": "wine", "seed": 4}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Arrays, a minimum and a plan of the wine table."""
     path = tmp_path_factory.mktemp("escape")
-    wine = sources.prepare({"source": "bundled", "name": "wine", "test_fraction": 0.0}, seed=0)
+    wine = prepare({"source": "bundled", "name": "wine", "test_fraction": 0.0}, seed=0)
     datasets.save(wine, str(path / "arrays.npz"), str(path / "manifest.json"))
     find_minimum.find_minimum(
         arrays_path=str(path / "arrays.npz"),

@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from dump_gradients import dump_gradients
 from sgnoise import devices, gradients, models, noise, seeds, store
-from sgnoise.data import datasets, sources
+from sgnoise.data import datasets
 from sgnoise.gradients import contractions, rules
+from specs import prepare
 
 CLASSES = 3
 SAMPLES = 5
@@ -861,7 +862,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A data set and the weights of a small network on it."""
     folder = tmp_path_factory.mktemp("run")
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     datasets.save(dataset, str(folder / "arrays.npz"), str(folder / "manifest.json"))
     model = {"name": "mlp", "widths": [6]}
     network = models.build_model(model, input_shape=(13,), classes=3, seed=1)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgnoise.data import datasets, images, sources
+from sgnoise.data import datasets, images
 from sgnoise.data.downloads import RemoteFile
+from specs import prepare
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 8), suffix: str = "PNG") -> bytes:
@@ -65,7 +66,7 @@ SPLIT = {"train/cat": 6, "train/dog": 3, "test/cat": 2, "test/dog": 2}
 def test_a_folder_and_its_archives_give_the_same(tmp_path: Path, kind: str) -> None:
     files = layout(SPLIT)
     path = write(tmp_path / "mine", files | {"README.txt": b"no image"}, kind)
-    dataset = sources.prepare({"source": "image_folder", "path": str(path)}, seed=1, threads=3)
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1, threads=3)
     assert dataset.kind == "image"
     assert dataset.description["class_names"] == ["cat", "dog"]
     assert dataset.train_targets.tolist() == [0] * 6 + [1] * 3
@@ -80,7 +81,7 @@ def test_a_folder_and_its_archives_give_the_same(tmp_path: Path, kind: str) -> N
 def test_a_class_layout_is_split_by_the_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "mine", layout({"cat": 20, "dog": 10}), "folder")
     spec = {"source": "image_folder", "path": str(path), "test_fraction": 0.3}
-    first, again, other = (sources.prepare(spec, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (prepare(spec, seed=seed) for seed in (1, 1, 2))
     assert np.bincount(first.train_targets).tolist() == [14, 7]
     assert np.bincount(first.test_targets).tolist() == [6, 3]
     assert first.digest == again.digest != other.digest
@@ -95,14 +96,14 @@ def test_a_subset_keeps_the_shares_of_the_classes(tmp_path: Path) -> None:
         "path": str(path),
         "subset": {"train": 9, "test": 2},
     }
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     assert np.bincount(dataset.train_targets).tolist() == [6, 3]
     assert dataset.size("test") == 2
-    whole = sources.prepare({**spec, "subset": None}, seed=1)
+    whole = prepare({**spec, "subset": None}, seed=1)
     known = {image.tobytes() for image in whole.train_inputs}
     assert {image.tobytes() for image in dataset.train_inputs} <= known
     with pytest.raises(ValueError, match=r"subset.train is 31, but there are 30 samples only"):
-        sources.prepare({**spec, "subset": {"train": 31}}, seed=1)
+        prepare({**spec, "subset": {"train": 31}}, seed=1)
 
 
 def test_images_are_scaled_and_cut(tmp_path: Path) -> None:
@@ -113,12 +114,12 @@ def test_images_are_scaled_and_cut(tmp_path: Path) -> None:
     files = {"a/1.png": stream.getvalue(), "b/1.jpg": picture(1, (16, 31), "JPEG")}
     path = write(tmp_path / "mine", files, "folder")
     spec = {"source": "image_folder", "path": str(path)}
-    dataset = sources.prepare({**spec, "image_size": 10}, seed=1)
+    dataset = prepare({**spec, "image_size": 10}, seed=1)
     assert dataset.input_shape == (3, 10, 10)
     # The middle of the wide picture is all red.
     assert (dataset.train_inputs[0] == np.array([255, 0, 0])[:, None, None]).all()
     with pytest.raises(ValueError, match=r"a/1.png is \(20, 40\), b/1.jpg is \(31, 16\) .*imag"):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
@@ -127,20 +128,20 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (1, 2, 3, 255)).save(streams[1], "PNG")
     files = {"a/1.png": streams[0].getvalue(), "b/1.png": streams[1].getvalue()}
     path = write(tmp_path / "mine", files, "folder")
-    dataset = sources.prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
     assert dataset.train_inputs[:, :, 0, 0].tolist() == [[77, 77, 77], [1, 2, 3]]
 
 
 def test_given_statistics_replace_those_of_the_data(tmp_path: Path) -> None:
     path = write(tmp_path / "mine", layout(SPLIT), "folder")
     spec = {"source": "image_folder", "path": str(path), "normalisation": "imagenet"}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     inputs, _ = dataset.batch("test", slice(None))
     mean, deviation = (np.array(part)[:, None, None] for part in images.STATISTICS["imagenet"])
     expected = (dataset.test_inputs / 255 - mean) / deviation
     np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="normalisation 'imagnet'; did you mean 'imagenet'"):
-        sources.prepare({**spec, "normalisation": "imagnet"}, seed=1)
+        prepare({**spec, "normalisation": "imagnet"}, seed=1)
 
 
 def test_large_images_are_decoded_to_a_scratch_file(
@@ -148,9 +149,9 @@ def test_large_images_are_decoded_to_a_scratch_file(
 ) -> None:
     path = write(tmp_path / "mine", layout(SPLIT), "folder")
     spec = {"source": "image_folder", "path": str(path)}
-    expected = sources.prepare(spec, seed=1)
+    expected = prepare(spec, seed=1)
     monkeypatch.setattr("sgnoise.data.reading._IN_MEMORY_BYTES", 0)
-    found = sources.prepare(spec, seed=1, scratch=tmp_path)
+    found = prepare(spec, seed=1, scratch=tmp_path)
     assert isinstance(found.train_inputs, np.memmap)
     assert found.digest == expected.digest
     datasets.save(found, str(tmp_path / "arrays.npz"), str(tmp_path / "manifest.json"))
@@ -171,14 +172,14 @@ def test_large_images_are_decoded_to_a_scratch_file(
 def test_wrong_folders_are_explained(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     path = write(tmp_path / "mine", files, "folder")
     with pytest.raises(ValueError, match=message):
-        sources.prepare({"source": "image_folder", "path": str(path)}, seed=1)
+        prepare({"source": "image_folder", "path": str(path)}, seed=1)
 
 
 def test_folders_beside_the_parts_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write(tmp_path / "mine", layout({**SPLIT, "valid/cat": 5}), "folder")
-    dataset = sources.prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
     assert (dataset.size("train"), dataset.size("test")) == (9, 4)
     assert "passed over: {'valid': 5}" in caplog.text
 
@@ -189,25 +190,25 @@ def test_a_pinned_archive_comes_from_the_mirror_or_the_path(tmp_path: Path) -> N
     mirror = tmp_path / "mirror"
     (mirror / "deep").mkdir(parents=True)
     spec = {"source": "image_folder", "path": str(path), "sha256": digest}
-    expected = sources.prepare(spec, seed=1, mirror=mirror)
+    expected = prepare(spec, seed=1, mirror=mirror)
     path.rename(mirror / "deep" / "mine.tar")
-    assert sources.prepare(spec, seed=1, mirror=mirror).digest == expected.digest
+    assert prepare(spec, seed=1, mirror=mirror).digest == expected.digest
     assert expected.description["source_sha256"] == digest
     with pytest.raises(ValueError, match=f"mine.tar: no such file .*put the file with .* {digest}"):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
     path.write_bytes(b"other")
     with pytest.raises(ValueError, match=f"wrong sha256: expected {digest}, found "):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 def test_missing_images_are_asked_for(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"absent: no such folder .* put the images there as"):
-        sources.prepare({"source": "image_folder", "path": absent}, seed=1)
+        prepare({"source": "image_folder", "path": absent}, seed=1)
     with pytest.raises(ValueError, match=r"absent/train: no .* terms of use of ImageNet forbid.*"):
-        sources.prepare({"source": "imagenet", "path": absent}, seed=1)
+        prepare({"source": "imagenet", "path": absent}, seed=1)
     with pytest.raises(ValueError, match=r"no such shards .* tar files that img2dataset wrote"):
-        sources.prepare({"source": "webdataset", "shards": [f"{absent}/*.tar"]}, seed=1)
+        prepare({"source": "webdataset", "shards": [f"{absent}/*.tar"]}, seed=1)
 
 
 def test_imagenet(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_imagenet(tmp_path: Path) -> None:
     files["test/ILSVRC2012_test_00000001.JPEG"] = picture(0, (40, 30), "JPEG")
     path = write(tmp_path / "imagenet", files, "folder")
     spec = {"source": "imagenet", "path": str(path), "subset": {"train": 4}}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     assert dataset.train_inputs.shape == (4, 3, 224, 224)
     assert dataset.train_targets.tolist() == [0, 0, 1, 1]
     assert dataset.size("test") == 4
@@ -284,7 +285,7 @@ def test_cifar_from_the_mirror(
     else:
         for name, content in contents.items():
             (mirror / name).write_bytes(content)
-    dataset = sources.prepare({"source": source}, seed=1, mirror=tmp_path / "mirror")
+    dataset = prepare({"source": source}, seed=1, mirror=tmp_path / "mirror")
     count = 20 * len(images._CIFAR[source].train)
     assert dataset.train_inputs.shape == (count, 3, 32, 32)
     assert dataset.test_inputs.shape == (20, 3, 32, 32)
@@ -294,7 +295,7 @@ def test_cifar_from_the_mirror(
     label = first["labels" if source == "cifar10" else "fine_labels"][3]
     assert dataset.train_targets[3] == label
     spec = {"source": source, "subset": {"train": 10, "test": 6}}
-    small = sources.prepare(spec, seed=1, mirror=tmp_path / "mirror")
+    small = prepare(spec, seed=1, mirror=tmp_path / "mirror")
     assert np.bincount(small.train_targets).tolist() == [5, 5]
     assert np.bincount(small.test_targets).tolist() == [3, 3]
 
@@ -311,7 +312,7 @@ def test_a_file_of_cifar_that_is_not_the_real_one_is_refused(
     )
     (tmp_path / "a.tar").write_bytes(changed)
     with pytest.raises(ValueError, match="cifar/data_batch_2: wrong md5: expected "):
-        sources.prepare({"source": "cifar10"}, seed=1, mirror=tmp_path)
+        prepare({"source": "cifar10"}, seed=1, mirror=tmp_path)
 
 
 def test_cinic10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +320,7 @@ def test_cinic10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.md5(path.read_bytes()).hexdigest()
     monkeypatch.setattr(images, "_CINIC10", RemoteFile("CINIC-10.tar.gz", None, "md5", digest))
     spec = {"source": "cinic10", "subset": {"train": 6}}
-    dataset = sources.prepare(spec, seed=1, mirror=tmp_path)
+    dataset = prepare(spec, seed=1, mirror=tmp_path)
     assert np.bincount(dataset.train_targets).tolist() == [4, 2]
     assert dataset.size("test") == 4
 
@@ -363,7 +364,7 @@ def test_shards_become_images_and_captions(tmp_path: Path, monkeypatch: pytest.M
         "image_size": 16,
         "test_fraction": 0.2,
     }
-    dataset = sources.prepare(spec, seed=1, threads=2)
+    dataset = prepare(spec, seed=1, threads=2)
     assert dataset.kind == "image_text"
     assert dataset.train_inputs.shape == (8, 3, 16, 16)
     assert dataset.train_targets.shape == (8, 77)
@@ -374,7 +375,7 @@ def test_shards_become_images_and_captions(tmp_path: Path, monkeypatch: pytest.M
         key = int(bytes(tokens[tokens > 0].astype(np.uint8)).decode().removeprefix("picture "))
         middle = pixels_of(picture(key, (20, 16), "JPEG"))[:, :, 2:18]
         np.testing.assert_array_equal(inputs, middle)
-    small = sources.prepare({**spec, "subset": {"train": 3, "test": 1}}, seed=1)
+    small = prepare({**spec, "subset": {"train": 3, "test": 1}}, seed=1)
     assert (small.size("train"), small.size("test")) == (3, 1)
     inputs, targets = dataset.batch("train", slice(0, 2))
     assert inputs.dtype == np.float32
@@ -390,13 +391,13 @@ def test_a_caption_may_stand_in_the_json_file(
         del sample["txt"]
     shard(tmp_path / "0.tar", files)
     spec = {"source": "webdataset", "shards": [str(tmp_path / "0.tar")], "image_size": 16}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     tokens = dataset.train_targets[0]
     assert bytes(tokens[tokens > 0].astype(np.uint8)) == b"other 1"
     del files["2"]["json"]
     shard(tmp_path / "0.tar", files)
     with pytest.raises(ValueError, match=r"sample '2' has the files \['2.jpg'\]; expected an im"):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 def test_captions_become_tokens_of_clip() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from hypothesis import strategies as st
 
 from sgnoise.data import sources
 from sgnoise.data.downloads import RemoteFile
-from sgnoise.settings import SOURCE_KEYS, SOURCE_NAMES
+from specs import prepare
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 
 
 def test_digits_as_images() -> None:
-    dataset = sources.prepare(DIGITS, seed=1)
+    dataset = prepare(DIGITS, seed=1)
     assert dataset.train_inputs.shape == (1437, 1, 8, 8)
     assert dataset.test_inputs.shape == (360, 1, 8, 8)
     assert dataset.train_inputs.dtype == np.uint8
@@ -44,7 +43,7 @@ def test_digits_as_images() -> None:
     [("breast_cancer", (569, 30), 2), ("wine", (178, 13), 3), ("digits", (1797, 64), 10)],
 )
 def test_tables_are_standardised(name: str, shape: tuple[int, int], classes: int) -> None:
-    dataset = sources.prepare({"source": "bundled", "name": name, "form": "table"}, seed=1)
+    dataset = prepare({"source": "bundled", "name": name, "form": "table"}, seed=1)
     assert dataset.train_inputs.shape == shape
     assert dataset.test_inputs.shape == (0, shape[1])
     assert len(dataset.test_targets) == 0
@@ -77,7 +76,7 @@ def test_the_split_takes_the_same_share_of_every_class(
 
 
 def test_the_split_depends_on_the_seed_alone() -> None:
-    first, again, other = (sources.prepare(DIGITS, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (prepare(DIGITS, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.train_inputs, again.train_inputs)
     assert not np.array_equal(first.train_targets, other.train_targets)
 
@@ -103,7 +102,7 @@ def test_a_table_of_ones_own(tmp_path: Path, suffix: str) -> None:
     else:
         frame.to_parquet(path)
     spec = {"source": "table", "path": str(path), "target": "kind", "form": "table"}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     assert dataset.train_inputs.shape == (30, 3)
     assert dataset.description["class_names"] == ["a", "b", "c"]
     names = np.array(dataset.description["class_names"])[dataset.train_targets]
@@ -118,14 +117,14 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     labels = np.arange(20) % 2 * 7
     np.savez(tmp_path / "mine.npz", inputs=images, label=labels)
     spec = {"source": "table", "path": str(tmp_path / "mine.npz"), "target": "label"}
-    dataset = sources.prepare({**spec, "form": "image", "test_fraction": 0.5}, seed=1)
+    dataset = prepare({**spec, "form": "image", "test_fraction": 0.5}, seed=1)
     assert dataset.train_inputs.shape == (10, 3, 4, 4)
     assert dataset.description["class_names"] == ["0", "7"]
     inputs, _ = dataset.batch("train", slice(None))
     expected = dataset.train_inputs - dataset.train_inputs.mean(axis=(0, 2, 3), keepdims=True)
     expected /= dataset.train_inputs.std(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(inputs, expected, atol=1e-6)
-    assert sources.prepare(spec, seed=1).train_inputs.shape == (20, 48)
+    assert prepare(spec, seed=1).train_inputs.shape == (20, 48)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
 )
 def test_wrong_specifications_are_explained(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +174,7 @@ def test_wrong_tables_are_explained(tmp_path: Path, change: dict[str, Any], mess
             frame[key] = value
     frame.to_csv(tmp_path / "mine.csv", index=False)
     with pytest.raises(ValueError, match=message):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +192,14 @@ def test_wrong_arrays_are_explained(
     path = tmp_path / "mine.npz"
     np.savez(path, allow_pickle=False, **arrays)
     with pytest.raises(ValueError, match=message):
-        sources.prepare({"source": "table", "path": str(path), "target": "y"}, seed=1)
+        prepare({"source": "table", "path": str(path), "target": "y"}, seed=1)
 
 
 def test_an_unknown_suffix_is_explained(tmp_path: Path) -> None:
     (tmp_path / "mine.xlsx").write_text("")
     spec = {"source": "table", "path": str(tmp_path / "mine.xlsx"), "target": "y"}
     with pytest.raises(ValueError, match=r"suffix of the table .*'.xlsx' \(valid: .csv, .npz"):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)
 
 
 def test_adbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,11 +209,11 @@ def test_adbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = rng.integers(1, 11, (50, 9), dtype=np.uint8)
     np.savez(path, X=table, y=np.repeat([0, 1], [40, 10]))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    real = sources._ADBENCH["breastw"]
+    real = sources.ADBENCH["breastw"]
     pinned = replace(real, file=RemoteFile(real.file.name, None, "sha256", digest))
-    monkeypatch.setitem(sources._ADBENCH, "breastw", pinned)
+    monkeypatch.setitem(sources.ADBENCH, "breastw", pinned)
     spec = {"source": "adbench", "name": "breastw", "test_fraction": 0.2}
-    dataset = sources.prepare(spec, seed=1, mirror=path.parent)
+    dataset = prepare(spec, seed=1, mirror=path.parent)
     assert dataset.kind == "table"
     assert dataset.train_inputs.dtype == np.float32
     assert np.bincount(dataset.train_targets).tolist() == [32, 8]
@@ -222,22 +221,7 @@ def test_adbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(dataset.train_inputs.mean(axis=0), 0, atol=1e-6)
     assert dataset.description["source_sha256"] == digest
     with pytest.raises(ValueError, match="data set of ADBench 'breast'; did you mean 'breastw'"):
-        sources.prepare({**spec, "name": "breast"}, seed=1)
-
-
-def test_settings_and_readers_agree() -> None:
-    assert SOURCE_KEYS.keys() == sources._SOURCES.keys()
-    for source, (needed, optional) in SOURCE_KEYS.items():
-        _, *parameters = inspect.signature(sources._SOURCES[source]).parameters.values()
-        taken = {parameter.name: parameter.default for parameter in parameters}
-        taken.pop("source", None)
-        assert {*needed, *optional} == taken.keys(), source
-        assert {name for name in taken if taken[name] is inspect.Parameter.empty} == {*needed}
-        for name, default in optional.items():
-            # The library leaves all samples to training unless asked; a study holds some back.
-            assert name == "test_fraction" or taken[name] == default, (source, name)
-    assert set(SOURCE_NAMES["adbench"]) == sources._ADBENCH.keys()
-    assert set(SOURCE_NAMES["bundled"]) == sources._BUNDLED.keys()
+        prepare({**spec, "name": "breast"}, seed=1)
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
@@ -245,4 +229,4 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", inputs=np.zeros((2, 2)), y=objects)
     spec = {"source": "table", "path": str(tmp_path / "mine.npz"), "target": "y"}
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        sources.prepare(spec, seed=1)
+        prepare(spec, seed=1)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgnoise.data import datasets, sources, texts
+from sgnoise.data import datasets, texts
 from sgnoise.data.downloads import RemoteFile
+from specs import prepare
 
 TRAIN = "gj04\t1\t\tThe cat won't sit.\ngj04\t0\t*\tThe the cat.\ngj04\t1\t\t\"Sit!\n"
 TEST = "gj04\t0\t*\tThe bird sat.\n"
@@ -35,7 +36,7 @@ def decoded(dataset: datasets.Dataset, part: datasets.Part) -> list[str]:
 
 
 def test_cola_as_words(mirror: Path) -> None:
-    dataset = sources.prepare({"source": "cola"}, seed=1, mirror=mirror)
+    dataset = prepare({"source": "cola"}, seed=1, mirror=mirror)
     assert dataset.kind == "text"
     assert decoded(dataset, "train") == [
         "[CLS] the cat won't sit . [SEP]",
@@ -53,21 +54,21 @@ def test_cola_as_words(mirror: Path) -> None:
 
 
 def test_the_most_frequent_words_are_kept(mirror: Path) -> None:
-    dataset = sources.prepare({"source": "cola", "vocabulary": 6}, seed=1, mirror=mirror)
+    dataset = prepare({"source": "cola", "vocabulary": 6}, seed=1, mirror=mirror)
     assert dataset.description["words"] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "."]
     assert dataset.vocabulary == 6
     assert dataset.train_inputs.max() == 5
 
 
 def test_long_sentences_are_cut_and_counted(mirror: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = sources.prepare({"source": "cola", "length": 5}, seed=1, mirror=mirror)
+    dataset = prepare({"source": "cola", "length": 5}, seed=1, mirror=mirror)
     assert decoded(dataset, "train")[0] == "[CLS] the cat won't [SEP]"
     assert dataset.input_shape == (5,)
     assert "3 sentences are cut to 5 tokens; the longest has 7" in caplog.text
 
 
 def test_the_sentences_of_other_sources_are_added_when_asked_for(mirror: Path) -> None:
-    dataset = sources.prepare({"source": "cola", "out_of_domain": True}, seed=1, mirror=mirror)
+    dataset = prepare({"source": "cola", "out_of_domain": True}, seed=1, mirror=mirror)
     assert dataset.test_targets.tolist() == [0, 1, 0]
     assert dataset.size("train") == 3
 
@@ -83,7 +84,7 @@ def test_a_tokenizer_of_hugging_face(mirror: Path) -> None:
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
     )
     spec = {"source": "cola", "tokenizer": str(folder)}
-    dataset = sources.prepare(spec, seed=1, mirror=mirror)
+    dataset = prepare(spec, seed=1, mirror=mirror)
     known = transformers.AutoTokenizer.from_pretrained(str(folder))
     assert dataset.vocabulary == len(words)
     for row, sentence in zip(
@@ -101,7 +102,7 @@ def test_a_tokenizer_that_cannot_be_had_is_explained(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     spec = {"source": "cola", "tokenizer": str(mirror / "absent")}
     with pytest.raises(ValueError, match=r"absent' cannot be had .* or use 'words'"):
-        sources.prepare(spec, seed=1, mirror=mirror)
+        prepare(spec, seed=1, mirror=mirror)
 
 
 def test_a_file_of_another_layout_is_refused(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,4 +111,4 @@ def test_a_file_of_another_layout_is_refused(mirror: Path, monkeypatch: pytest.M
     digest = hashlib.sha256(content.encode()).hexdigest()
     monkeypatch.setattr(texts, "_TEST", RemoteFile("in_domain_dev.tsv", None, "sha256", digest))
     with pytest.raises(ValueError, match=r"in_domain_dev.tsv: line 1: expected source, 0 or 1"):
-        sources.prepare({"source": "cola"}, seed=1, mirror=mirror)
+        prepare({"source": "cola"}, seed=1, mirror=mirror)

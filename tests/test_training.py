@@ -23,8 +23,9 @@ from torch import nn
 
 from pretrain import pretrain
 from sgnoise import devices, models, store, training
-from sgnoise.data import datasets, sources
+from sgnoise.data import datasets
 from sgnoise.settings import load_schema
+from specs import prepare
 
 CPU = torch.device("cpu")
 BASE: dict[str, Any] = {
@@ -58,7 +59,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def wine() -> datasets.Dataset:
     spec = {"source": "bundled", "name": "wine", "test_fraction": 0.2}
-    return sources.prepare(spec, seed=1)
+    return prepare(spec, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_a_data_set_too_large_for_memory_trains_the_same(
 
 
 def test_no_test_part_gives_no_numbers() -> None:
-    dataset = sources.prepare({"source": "bundled", "name": "wine"}, seed=1)
+    dataset = prepare({"source": "bundled", "name": "wine"}, seed=1)
     _, history = run(dataset, {**BASE, "epochs": 1})
     assert history[["test_loss", "test_accuracy"]].isna().all().all()
     assert history["train_loss"].notna().all()
@@ -445,7 +446,7 @@ def test_a_training_that_diverges_says_so(wine: datasets.Dataset) -> None:
 
 def test_images_train_as_well() -> None:
     spec = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.9}
-    dataset = sources.prepare(spec, seed=1)
+    dataset = prepare(spec, seed=1)
     model = models.build_model({"name": "resnet20"}, input_shape=(1, 8, 8), classes=10, seed=1)
     chosen = training.TrainingSettings.from_mapping({**BASE, "epochs": 2})
     history = training.train(model, dataset, chosen, seed=1, device=CPU).history

@@ -89,10 +89,10 @@ def _builder(name: str, fill: bool) -> Callable[..., nn.Module]:
         return partial(LIBRARIES[prefix], rest, fill=fill)
     if separator:
         return _imported(name)
-    if name not in _BUILDERS:
+    if name not in NETWORKS:
         others = [f"{library}:name" for library in LIBRARIES] + ["module:function of your own"]
-        raise unknown_name("model", name, [*_BUILDERS, *others])
-    return _BUILDERS[name]
+        raise unknown_name("model", name, [*NETWORKS, *others])
+    return NETWORKS[name]
 
 
 def _check_arguments(
@@ -166,7 +166,7 @@ def load_extra(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         return {name.removeprefix(EXTRA_PREFIX): file.get_tensor(name) for name in names}
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {**BUILDERS, "bert": bert}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {**BUILDERS, "bert": bert}
 
 
 def _imported(name: str) -> Callable[..., nn.Module]:

@@ -10,38 +10,10 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import ValidationError, best_match, relevance
 
 from sgnoise.laws import LAWS
 from sgnoise.messages import nearest
-
-# What a data set of each source needs, and what else it takes with the default of that.
-_IMAGES: dict[str, Any] = {"subset": None, "normalisation": "data"}
-SOURCE_KEYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "bundled": (("name",), {"form": "table", "test_fraction": 0.2}),
-    "table": (("path", "target"), {"form": "table", "test_fraction": 0.2}),
-    "adbench": (("name",), {"test_fraction": 0.2}),
-    "cola": (
-        (),
-        {"tokenizer": "words", "vocabulary": 5000, "length": None, "out_of_domain": False},
-    ),
-    "cifar10": ((), _IMAGES),
-    "cifar100": ((), _IMAGES),
-    "cinic10": ((), _IMAGES),
-    "image_folder": (
-        ("path",),
-        {"sha256": None, "image_size": None, "test_fraction": 0.2, **_IMAGES},
-    ),
-    "imagenet": (("path",), {"image_size": 224, **_IMAGES}),
-    "webdataset": (
-        ("shards",),
-        {"image_size": 224, "test_fraction": 0.0, **_IMAGES, "normalisation": "clip"},
-    ),
-}
-SOURCE_NAMES = {
-    "bundled": ("digits", "breast_cancer", "wine"),
-    "adbench": ("breastw", "cardio", "satellite"),
-}
 
 
 class SettingsError(ValueError):
@@ -66,9 +38,17 @@ def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str,
     return {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
+def _by_source(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The alternatives of ``schema`` that differ in the constant ``source``, by that."""
+    branches = [_resolve(branch, root) for branch in schema.get("oneOf", [])]
+    return {branch["properties"]["source"]["const"]: branch for branch in branches}
+
+
 def _fill(settings: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
     """Put the schema's defaults where ``settings`` says nothing."""
     schema = _resolve(schema, root)
+    if "oneOf" in schema:
+        schema = _by_source(schema, root)[settings["source"]]
     if isinstance(settings, dict):
         for key, part in schema.get("properties", {}).items():
             part = _resolve(part, root)
@@ -90,8 +70,8 @@ def _type_name(value: Any) -> str:
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _explain(error: ValidationError) -> str:
-    """One sentence about one error: where, what is wrong, what is allowed."""
+def _explain(error: ValidationError, root: Mapping[str, Any]) -> str:
+    """One sentence about an error of the schema ``root``: where, what is wrong, what is allowed."""
     where = _path(error.absolute_path)
     shown = json.dumps(error.instance, default=str)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
@@ -134,6 +114,17 @@ def _explain(error: ValidationError) -> str:
     if kind == "pattern":
         allowed = schema.get("description", f"text that matches {expected}")
         return f"{where}: {shown} is not a valid name; allowed are {allowed}."
+    if kind == "oneOf":
+        sources = list(_by_source(schema, root))
+        source = instance["source"]
+        if source not in sources:
+            return (
+                f"{where}.source: there is no source '{source}'{nearest(str(source), sources)} "
+                f"Allowed are: {', '.join(sources)}."
+            )
+        branch = sources.index(source)
+        inner = [each for each in error.context or () if each.relative_schema_path[0] == branch]
+        return f"{_explain(max(inner, key=relevance), root)} (The source is '{source}'.)"
     limits = {
         "minimum": "at least",
         "exclusiveMinimum": "greater than",
@@ -189,8 +180,6 @@ def _check_references(settings: Mapping[str, Any]) -> None:
                 )
         earlier.append(run["name"])
 
-    for name, dataset in settings["datasets"].items():
-        _check_dataset(f"datasets.{name}", dataset)
     for index, name in enumerate(settings["escape"]["datasets"]):
         _check_known(f"escape.datasets[{index}]", name, datasets, "data set")
     low, high = settings["escape"]["target_iterations"]
@@ -218,30 +207,6 @@ def _check_references(settings: Mapping[str, Any]) -> None:
                 f"gradients of one batch size; {len(run['batch_sizes'])} are given."
             )
     _check_shown(settings, runs, measured)
-
-
-def _check_dataset(where: str, dataset: Mapping[str, Any]) -> None:
-    """A source's needed keys are there, and none that it does not take."""
-    source = dataset["source"]
-    needed, optional = SOURCE_KEYS[source]
-    known = [*needed, *optional]
-    for key in needed:
-        if key not in dataset:
-            raise SettingsError(
-                f"{where}: a data set with source '{source}' needs the key '{key}'."
-            )
-    for key in dataset:
-        if key not in ("source", *known):
-            raise SettingsError(
-                f"{where}: a data set with source '{source}' takes no key '{key}'"
-                f"{nearest(key, known)} It takes: {', '.join(known)}."
-            )
-    names = SOURCE_NAMES.get(source)
-    if names is not None and dataset["name"] not in names:
-        raise SettingsError(
-            f"{where}.name: source '{source}' has no '{dataset['name']}'"
-            f"{nearest(dataset['name'], names)} It has: {', '.join(names)}."
-        )
 
 
 def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[str]) -> None:
@@ -310,14 +275,11 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
     if error is not None:
         while error.parent is not None:  # name the alternatives, not why one of them does not fit
             error = error.parent
-        raise SettingsError(_explain(error))
+        raise SettingsError(_explain(error, schema))
     filled = copy.deepcopy(dict(settings))
     _fill(filled, schema, schema)
     for run in filled["runs"]:
         run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
         run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
-    for name, dataset in filled["datasets"].items():
-        _, optional = SOURCE_KEYS[dataset["source"]]
-        filled["datasets"][name] = {**copy.deepcopy(optional), **dataset}
     return filled

@@ -111,15 +111,15 @@ def read_cifar(
     place: Place,
     *,
     source: str,
-    subset: dict[str, int] | None = None,
-    normalisation: str = "data",
+    subset: dict[str, int] | None,
+    normalisation: str,
 ) -> Raw:
     """CIFAR-10 or CIFAR-100, from its Python files.
 
     Args:
         place: see there.
         source: ``cifar10`` or ``cifar100``.
-        subset: how many images of each part, the same share of each class; all by default.
+        subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
     """
     known = _CIFAR[source]
@@ -180,11 +180,11 @@ def read_image_folder(
     place: Place,
     *,
     path: str,
-    sha256: str | None = None,
-    image_size: int | None = None,
-    subset: dict[str, int] | None = None,
-    test_fraction: float = 0.0,
-    normalisation: str = "data",
+    sha256: str | None,
+    image_size: int | None,
+    subset: dict[str, int] | None,
+    test_fraction: float,
+    normalisation: str,
 ) -> Raw:
     """Images in a folder a class, or in a tar or zip file of one.
 
@@ -198,7 +198,7 @@ def read_image_folder(
         sha256: of the file.
         image_size: side in pixels: the shorter side is scaled to it and the middle cut out. None:
             the images have one size already.
-        subset: how many images of each part, the same share of each class; all by default.
+        subset: how many images of each part, the same share of each class; None: all.
         test_fraction: share to hold back if there is no test part.
         normalisation: see ``statistics_of``.
 
@@ -232,14 +232,12 @@ def read_image_folder(
     )
 
 
-def read_cinic10(
-    place: Place, *, subset: dict[str, int] | None = None, normalisation: str = "data"
-) -> Raw:
+def read_cinic10(place: Place, *, subset: dict[str, int] | None, normalisation: str) -> Raw:
     """CINIC-10: its training and its test part; the validation part is left alone.
 
     Args:
         place: see there.
-        subset: how many images of each part, the same share of each class; all by default.
+        subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
     """
     path = obtain(_CINIC10, folder=place.downloads, mirror=place.mirror)
@@ -257,9 +255,9 @@ def read_imagenet(
     place: Place,
     *,
     path: str,
-    image_size: int = 224,
-    subset: dict[str, int] | None = None,
-    normalisation: str = "data",
+    image_size: int,
+    subset: dict[str, int] | None,
+    normalisation: str,
 ) -> Raw:
     """ImageNet (ILSVRC 2012), which its terms of use forbid to download by a program.
 
@@ -268,7 +266,7 @@ def read_imagenet(
         path: folder with ``train/<class>/<file>.JPEG`` and, if there is to be a test part,
             ``val/<class>/<file>.JPEG``.
         image_size: side in pixels: the shorter side is scaled to 8/7 of it, and the middle cut out.
-        subset: how many images of each part, the same share of each class; all by default.
+        subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
 
     Raises:
@@ -306,10 +304,10 @@ def read_webdataset(
     place: Place,
     *,
     shards: Sequence[str],
-    image_size: int = 224,
-    subset: dict[str, int] | None = None,
-    test_fraction: float = 0.0,
-    normalisation: str = "clip",
+    image_size: int,
+    subset: dict[str, int] | None,
+    test_fraction: float,
+    normalisation: str,
 ) -> Raw:
     """Images with captions from WebDataset shards, as ``img2dataset`` writes them.
 
@@ -320,7 +318,7 @@ def read_webdataset(
         place: see there.
         shards: tar files, or patterns such as ``laion/*.tar``.
         image_size: side in pixels: the shorter side is scaled to it and the middle cut out.
-        subset: how many samples of each part; all by default.
+        subset: how many samples of each part; None: all.
         test_fraction: share to hold back.
         normalisation: see ``statistics_of``.
 
@@ -433,9 +431,9 @@ def _read_classes(
     *,
     image_size: int | None = None,
     margin: float = 1.0,
-    subset: dict[str, int] | None = None,
+    subset: dict[str, int] | None,
     test_fraction: float = 0.0,
-    normalisation: str = "data",
+    normalisation: str,
 ) -> Raw:
     statistics = statistics_of(normalisation)
     with Archive(path) as archive:

@@ -46,7 +46,7 @@ class _Bundled:
     image_shape: tuple[int, int, int] | None = None
 
 
-_BUNDLED = {
+BUNDLED = {
     "breast_cancer": _Bundled(
         "Breast Cancer Wisconsin (Diagnostic)",
         "https://archive.ics.uci.edu/dataset/17",
@@ -75,7 +75,7 @@ def _adbench_file(name: str, digest: str) -> RemoteFile:
     return RemoteFile(name, f"https://raw.githubusercontent.com/{folder}/{name}", "sha256", digest)
 
 
-_ADBENCH = {
+ADBENCH = {
     "breastw": _Adbench(
         "BreastW",
         "https://archive.ics.uci.edu/dataset/15",
@@ -116,8 +116,8 @@ def prepare(
     (or by given numbers); what is constant there becomes 0.
 
     Args:
-        spec: see the module. ``test_fraction`` (0 by default) is held back for the test, where the
-            source has no test part of its own.
+        spec: see the module. ``test_fraction`` (0 if there is none) is held back for the test,
+            where the source has no test part of its own.
         seed: of the split and of subsets.
         downloads: folder that keeps downloaded files.
         mirror: folder that is searched before the network.
@@ -131,9 +131,9 @@ def prepare(
     if "source" not in options:
         raise ValueError(f"the specification of a data set needs 'source'; found {sorted(options)}")
     source = options.pop("source")
-    reader = _SOURCES.get(source)
+    reader = SOURCES.get(source)
     if reader is None:
-        raise unknown_name("source of data", source, _SOURCES)
+        raise unknown_name("source of data", source, SOURCES)
     fraction = float(options.get("test_fraction", 0.0))
     if not 0 <= fraction < 1:
         raise ValueError(f"test_fraction is {fraction}; it must be at least 0 and below 1")
@@ -183,14 +183,12 @@ def prepare(
     )
 
 
-def _read_bundled(
-    place: Place, *, name: str, form: str = "table", test_fraction: float = 0.0
-) -> Raw:
+def _read_bundled(place: Place, *, name: str, form: str, test_fraction: float) -> Raw:
     from sklearn import datasets as bundled
 
-    if name not in _BUNDLED:
-        raise unknown_name("bundled data set", name, _BUNDLED)
-    known = _BUNDLED[name]
+    if name not in BUNDLED:
+        raise unknown_name("bundled data set", name, BUNDLED)
+    known = BUNDLED[name]
     forms = ["table"] if known.image_shape is None else ["table", "image"]
     if form not in forms:
         raise unknown_name(f"form of the data set {name!r}", form, forms)
@@ -214,9 +212,7 @@ def _read_bundled(
     )
 
 
-def _read_table(
-    place: Place, *, path: str, target: str, form: str = "table", test_fraction: float = 0.0
-) -> Raw:
+def _read_table(place: Place, *, path: str, target: str, form: str, test_fraction: float) -> Raw:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{path}: no such file (relative paths start at {Path.cwd()})")
@@ -296,10 +292,10 @@ def _read_npz(
     return inputs, labels
 
 
-def _read_adbench(place: Place, *, name: str, test_fraction: float = 0.0) -> Raw:
-    if name not in _ADBENCH:
-        raise unknown_name("data set of ADBench", name, _ADBENCH)
-    known = _ADBENCH[name]
+def _read_adbench(place: Place, *, name: str, test_fraction: float) -> Raw:
+    if name not in ADBENCH:
+        raise unknown_name("data set of ADBench", name, ADBENCH)
+    known = ADBENCH[name]
     path = obtain(known.file, folder=place.downloads, mirror=place.mirror)
     inputs, labels = _read_npz(path, "y", "X")
     targets, _ = class_numbers(labels, known.title)
@@ -318,7 +314,7 @@ def _read_adbench(place: Place, *, name: str, test_fraction: float = 0.0) -> Raw
     )
 
 
-_SOURCES: dict[str, Callable[..., Raw]] = {
+SOURCES: dict[str, Callable[..., Raw]] = {
     "bundled": _read_bundled,
     "table": _read_table,
     "adbench": _read_adbench,

@@ -1,0 +1,110 @@
+"""One list for each kind of thing: everything that names one agrees with it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sgnoise import controls, fitting, library_networks, losses, models, plots, training
+from sgnoise import fit_kernels as kernels
+from sgnoise.data import images, sources
+from sgnoise.escape import problem
+from sgnoise.laws import LAWS, LOOKS
+from sgnoise.settings import load_schema
+from specs import complete
+
+PATH = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+SCHEMA = load_schema(PATH)
+
+
+def test_each_law_has_a_kernel_of_its_own() -> None:
+    codes = [getattr(kernels, law.kernel) for law in LAWS.values() if not law.shared]
+    assert len(set(codes)) == len(codes)
+
+
+def test_each_law_can_be_told_from_the_others() -> None:
+    assert list(LOOKS) == list(LAWS)
+    assert {look.colour for look in LOOKS.values()} == set(plots.SERIES)
+    for kind in ("title", "heading"):
+        assert len({getattr(look, kind) for look in LOOKS.values()}) == len(LAWS)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_is_fitted_by_its_name_and_by_its_function(law: str) -> None:
+    noise = np.random.default_rng(0).standard_t(3, (3, 200))
+    fit, other = fitting.fit_law(law, noise), getattr(fitting, f"fit_{law}")(noise)
+    assert fit.law == law
+    assert fit.free_parameters == LAWS[law].free_parameters
+    shape = LAWS[law].shape
+    assert set(fit.parameters) == {"scale", "scale_se", "location"} | (
+        set() if shape is None else {shape, f"{shape}_se"}
+    )
+    for name, values in fit.parameters.items():
+        np.testing.assert_array_equal(values, other.parameters[name])
+
+
+def test_unknown_law() -> None:
+    with pytest.raises(ValueError, match="unknown law 'studentt'; did you mean 'student_t'"):
+        fitting.fit_law("studentt", np.zeros((1, 20)))
+
+
+def test_the_schema_lists_no_laws_itself() -> None:
+    # A further law is not one more file to edit.
+    assert "enum" not in yaml.safe_load(PATH.read_text(encoding="utf-8"))["$defs"]["law"]
+    assert set(SCHEMA["properties"]["fits"]["properties"]["laws"]["default"]) <= set(LAWS)
+
+
+RUN, ESCAPE = SCHEMA["$defs"]["run"]["properties"], SCHEMA["properties"]["escape"]["properties"]
+MODEL = RUN["model"]["properties"]["name"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "known"),
+    [
+        (SCHEMA["$defs"]["law"]["enum"], LAWS),
+        (SCHEMA["$defs"]["control"]["properties"]["law"]["enum"], controls.MEANS),
+        (RUN["training"]["properties"]["optimizer"]["enum"], training.OPTIMIZERS),
+        (RUN["training"]["properties"]["precision"]["enum"], training.PRECISIONS),
+        (RUN["loss"]["enum"], losses.LOSSES),
+        (MODEL[0]["enum"], models.NETWORKS),
+        (
+            MODEL[1]["pattern"].partition("(")[2].partition(")")[0].split("|"),
+            library_networks.LIBRARIES,
+        ),
+        (ESCAPE["activation"]["enum"], problem.ACTIVATIONS),
+        (ESCAPE["loss"]["enum"], problem.LOSSES),
+        (SCHEMA["$defs"]["source_bundled"]["properties"]["name"]["enum"], sources.BUNDLED),
+        (SCHEMA["$defs"]["source_adbench"]["properties"]["name"]["enum"], sources.ADBENCH),
+        (SCHEMA["$defs"]["normalisation"]["enum"], ("data", *images.STATISTICS)),
+    ],
+    ids=lambda names: ",".join(names)[:40],
+)
+def test_settings_take_the_names_that_the_library_has(
+    allowed: Collection[str], known: Collection[str]
+) -> None:
+    assert sorted(allowed) == sorted(known)
+
+
+def test_settings_and_readers_of_data_agree() -> None:
+    branches = [
+        SCHEMA["$defs"][branch["$ref"].removeprefix("#/$defs/")]
+        for branch in SCHEMA["$defs"]["dataset"]["oneOf"]
+    ]
+    assert [branch["properties"]["source"]["const"] for branch in branches] == list(sources.SOURCES)
+    for branch in branches:
+        source = branch["properties"]["source"]["const"]
+        reader = sources.SOURCES[source]
+        bound = reader.keywords if isinstance(reader, partial) else {}
+        _, *taken = inspect.signature(reader).parameters.values()
+        assert {each.name for each in taken} - {*bound} == {*branch["properties"]} - {"source"}
+        # What holds where nothing is said stands in the schema alone.
+        assert all(each.default is each.empty for each in taken if each.name not in bound), source
+        optional = set(branch["properties"]) - {"source", *branch.get("required", [])}
+        filled = complete({"source": source})
+        assert optional == set(filled) - {"source"}, source
