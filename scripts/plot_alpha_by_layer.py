@@ -1,11 +1,14 @@
 """Figure 8: mean alpha of the noise in each layer, from the input to the output."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from sgnoise import evidence, plots
 from sgnoise.jobs import running_job
@@ -21,33 +24,49 @@ _RING: dict[str, Any] = {
 }
 
 
+def read_layers(paths: list[str], labels: list[str]) -> pd.DataFrame:
+    """Layers with a mean alpha of several networks, with ``network`` and the place ``x``.
+
+    The places of networks in one panel are side by side.
+    """
+    tables = []
+    for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        layers = pd.read_parquet(path).sort_values("layer_index")
+        layers["x"] = layers["layer_index"] + _OFFSET * (number - (len(paths) - 1) / 2)
+        tables.append(layers[np.isfinite(layers["alpha_mean"])].assign(network=label))
+    return pd.concat(tables, ignore_index=True)
+
+
 def draw_layers(
-    axes: Axes, layers: pd.DataFrame, colour: str, markers: dict[str, str], shift: float
+    axes: Axes, layers: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]
 ) -> None:
     """Mean alpha by layer with its 95 % interval, behind it the middle half of the parameters."""
-    x = layers["layer_index"] + shift
-    axes.vlines(x, layers["alpha_q25"], layers["alpha_q75"], color=colour, linewidth=3, alpha=0.25)
-    axes.errorbar(
-        x,
-        layers["alpha_mean"],
-        yerr=_NORMAL_95 * layers["alpha_se"],
-        fmt="none",
-        color=colour,
-        elinewidth=1,
-    )
-    axes.plot(x, layers["alpha_mean"], color=colour, linewidth=0.7, alpha=0.6)
-    ringed = evidence.before_hard_sigmoid(layers)
-    axes.plot(x[ringed], layers.loc[ringed, "alpha_mean"], zorder=3, **_RING)
-    for layer_type, rows in layers.groupby("layer_type"):
-        axes.plot(
-            rows["layer_index"] + shift,
-            rows["alpha_mean"],
-            markers[str(layer_type)],
+    for network, rows in layers.groupby("network"):
+        x, mean, colour = rows["x"], rows["alpha_mean"], colours[str(network)]
+        axes.vlines(x, rows["alpha_q25"], rows["alpha_q75"], color=colour, linewidth=3, alpha=0.25)
+        error = _NORMAL_95 * rows["alpha_se"]
+        axes.errorbar(x, mean, error, fmt="none", color=colour, elinewidth=1)
+        # A line joins layers of one type: between them lie those of others, at another height.
+        sns.lineplot(
+            rows,
+            x="x",
+            y="alpha_mean",
             color=colour,
+            style="layer_type",
+            markers=markers,
+            dashes=False,
+            estimator=None,
+            linewidth=0.7,
             markersize=4,
-            markeredgecolor="white",
             markeredgewidth=0.4,
+            legend=False,
+            ax=axes,
         )
+    ringed = layers[evidence.before_hard_sigmoid(layers)]
+    axes.plot(ringed["x"], ringed["alpha_mean"], zorder=3, **_RING)
+    axes.axhline(2, color=plots.INK, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="layer, from the input", ylabel="")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plot_alpha_by_layer(
@@ -71,25 +90,16 @@ def plot_alpha_by_layer(
         png_path: where the PNG goes.
         pdf_path: where the PDF goes.
     """
-    sides = [
-        [(label, pd.read_parquet(path)) for path, label in zip(paths, labels, strict=True)]
-        for paths, labels in ((left_paths, left_labels), (right_paths, right_labels))
-    ]
-    types = list(
-        dict.fromkeys(
-            name
-            for side in sides
-            for _, layers in side
-            for name in layers.sort_values("layer_index")["layer_type"]
-        )
-    )
-    markers = {name: plots.MARKERS[n % len(plots.MARKERS)] for n, name in enumerate(types)}
+    sides = [read_layers(left_paths, left_labels), read_layers(right_paths, right_labels)]
+    layers = pd.concat(sides)
+    colours = dict(zip(layers["network"].unique(), itertools.cycle(plots.SERIES)))
+    markers = dict(zip(layers["layer_type"].unique(), itertools.cycle(plots.MARKERS)))
     with plots.drawing(png_path, pdf_path, title="Alpha by layer", height=4.6) as figure:
         handles = [
-            Line2D([], [], color=plots.GREY, marker=markers[name], linestyle="", label=name)
-            for name in types
+            Line2D([], [], color=plots.GREY, marker=marker, linestyle="", label=name)
+            for name, marker in markers.items()
         ]
-        if any(evidence.before_hard_sigmoid(layers).any() for side in sides for _, layers in side):
+        if evidence.before_hard_sigmoid(layers).any():
             handles.append(Line2D([], [], label="before a hard sigmoid", **_RING))
         handles.append(
             Line2D([], [], color=plots.INK, linewidth=0.8, linestyle=":", label="Gaussian (α = 2)")
@@ -97,19 +107,11 @@ def plot_alpha_by_layer(
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
         grid = figure.subplots(1, 2, sharey=True)
         for axes, side in zip(grid, sides, strict=True):
-            lines = []
-            for number, (label, layers) in enumerate(side):
-                usable = layers[np.isfinite(layers["alpha_mean"])].sort_values("layer_index")
-                shift = _OFFSET * (number - (len(side) - 1) / 2)
-                colour = plots.SERIES[number % len(plots.SERIES)]
-                draw_layers(axes, usable, colour, markers, shift)
-                lines.append(Line2D([], [], color=colour, label=label))
-            axes.axhline(2, color=plots.INK, linewidth=0.8, linestyle=":")
+            draw_layers(axes, side, colours, markers)
+            names = [Line2D([], [], color=colours[n], label=n) for n in side["network"].unique()]
             axes.legend(
-                handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=max(len(side), 1)
+                handles=names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=max(len(names), 1)
             )
-            axes.set_xlabel("layer, from the input")
-            axes.xaxis.get_major_locator().set_params(integer=True)
         grid[0].set_ylabel(f"mean $\\hat{{\\alpha}}$ of the layer, batch size {batch_size}")
 
 

@@ -72,8 +72,7 @@ def draw_noise(axes: Axes, noise: np.ndarray, limit: float, colour: str) -> None
     edges = np.linspace(-limit, limit, _BINS + 1)
     counts, _ = np.histogram(noise / 10.0**exponent, bins=edges)
     axes.stairs(100 * counts / noise.size, edges, fill=True, color=colour)
-    axes.set(yscale="log", xlim=(-limit, limit), ylim=(50 / noise.size, 150))
-    plots.log_ticks(axes.yaxis, 50 / noise.size, 150)
+    axes.set(yscale="log", xlim=(-limit, limit))
     axes.set_xlabel(f"gradient noise ζ ($10^{{{exponent}}}$ loss per unit of weight)")
     axes.set_ylabel("mini-batches (%)")
 
@@ -136,10 +135,15 @@ def plot_decay(
         figure.suptitle(f"noise of {name}, {noise['before'].size:,} mini-batches", fontsize=9.5)
         grid = figure.subplots(2, 2).reshape(-1)
         for axes, state in zip(grid, _TITLES, strict=False):
+            if axes is not grid[0]:
+                axes.sharey(grid[0])
             draw_noise(axes, noise[state], limit, _COLOURS[state])
             deviation = plots.scientific(noise[state].std())
             epoch = training[state]["epoch"].iloc[-1]
             axes.set_title(f"({_LETTERS[state]}) {_TITLES[state]}, epoch {epoch}: s.d. {deviation}")
+        # Half a mini-batch: below it there is nothing to see.
+        low, high = grid[0].set_ylim(bottom=50 / noise["before"].size)
+        plots.log_ticks(grid[0].yaxis, low, high)
         draw_loss(grid[-1], training, last)
 
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from sgnoise import plots, readers, seeds, stable
 from sgnoise.jobs import running_job
@@ -16,10 +17,9 @@ _RANDOM_COUNT = 4
 _LAYER_COUNT = 2
 # In units of the fitted scale: what the linear panel shows, and where the tail's panel begins.
 _CORE = 8.0
-_TAIL_START = 0.1
+_TAIL_START = 0.3
 _CORE_BINS = 48
 _LAWS = ("stable", "gaussian")
-_TAIL_BINS_PER_DECADE = 8
 
 
 def choose_parameters(fits: pd.DataFrame, choose: str, seed: int) -> pd.DataFrame:
@@ -70,6 +70,16 @@ def densities(row: pd.Series, x: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def exceedances(row: pd.Series, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Fitted probabilities of a magnitude above ``x``, (point,), in the units of ``densities``."""
+    shift = (row["gaussian_location"] - row["location"]) / row["scale"]
+    normal = norm(loc=shift, scale=row["gaussian_scale"] / row["scale"])
+    return {
+        "stable": 2 * stable.cdf(-x, row["alpha"]),
+        "gaussian": normal.sf(x) + normal.cdf(-x),
+    }
+
+
 def draw_core(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
     """Histogram of the central part of ``noise``, (draw,) in units of the scale."""
     edges = np.linspace(-_CORE, _CORE, _CORE_BINS + 1)
@@ -84,38 +94,25 @@ def draw_core(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
 
 
 def draw_tail(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
-    """Density of the magnitude of ``noise`` on logarithmic axes, with Poisson errors."""
+    """Share of ``noise``, (draw,), beyond each magnitude, on logarithmic axes, and what laws say.
+
+    A band is where 95 % of such shares would lie, magnitude by magnitude, if the law held.
+    """
     size = np.abs(noise)
-    high = max(size.max() * 1.5, 2 * _CORE)
-    bins = int(np.ceil(_TAIL_BINS_PER_DECADE * np.log10(high / _TAIL_START)))
-    edges = np.geomspace(_TAIL_START, high, bins + 1)
-    counts, _ = np.histogram(size, bins=edges)
-    seen = counts > 0
-    middle = np.sqrt(edges[1:] * edges[:-1])[seen]
-    per_draw = 1 / (noise.size * np.diff(edges)[seen])
-    height = counts[seen] * per_draw
-    error = np.sqrt(counts[seen]) * per_draw
-    # One draw has an error as large as itself, which has no place on a logarithmic axis.
-    axes.errorbar(
-        middle,
-        height,
-        yerr=[np.minimum(error, 0.9 * height), error],
-        fmt="o",
-        color=plots.GREY,
-        markersize=3,
-        elinewidth=0.8,
-    )
-    grid = np.geomspace(_TAIL_START, high, 300)
-    floor, top = height.min() / 5, 3 * height.max()
-    positive, negative = densities(row, grid), densities(row, -grid)
-    for law, density in positive.items():
-        both = density + negative[law]
-        shown = both > floor
-        axes.plot(grid[shown], both[shown], LOOKS[law].line, color=LOOKS[law].colour, zorder=3)
-    axes.set(xscale="log", yscale="log", xlim=(_TAIL_START, high), ylim=(floor, top))
-    axes.set_xlabel(r"$|\zeta| / \hat{\sigma}$")
-    plots.log_ticks(axes.xaxis, _TAIL_START, high)
-    plots.log_ticks(axes.yaxis, floor, top)
+    low, high = _TAIL_START, 1.5 * max(size.max(), _CORE)
+    # Half a draw: below it there is nothing to see.
+    floor = 0.5 / size.size
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, 1.3))
+    grid = np.geomspace(low, high, 300)
+    for law, share in exceedances(row, grid).items():
+        colour = LOOKS[law].colour
+        axes.plot(grid, share, LOOKS[law].line, color=colour)
+        band = np.array(binom.interval(0.95, size.size, share)) / size.size
+        axes.fill_between(grid, *band.clip(floor / 2), color=colour, alpha=0.15, linewidth=0)
+    sns.ecdfplot(x=size, complementary=True, color=plots.INK, linewidth=1, ax=axes)
+    axes.set(xlabel=r"$|\zeta| / \hat{\sigma}$", ylabel="share beyond")
+    plots.log_ticks(axes.xaxis, low, high)
+    plots.log_ticks(axes.yaxis, floor, 1)
 
 
 def draw_parameter(figure: SubFigure, noise: np.ndarray, row: pd.Series) -> None:
@@ -138,7 +135,7 @@ def draw_legend(figure: Figure, draws: int) -> None:
     """What bars, points and lines mean, the same in all panels."""
     handles = [
         Patch(color=plots.PALE, label=f"{draws:,} mini-batches"),
-        Line2D([], [], color=plots.GREY, marker="o", markersize=3, linestyle="", label="tail"),
+        Line2D([], [], color=plots.INK, linewidth=1, label="share beyond"),
         *(
             Line2D(
                 [],

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose
-from scipy.special import gamma
+from scipy.special import erfc, gamma
 
 import plot_alpha_by_layer
 import plot_alpha_by_network
@@ -29,7 +31,7 @@ import plot_escape_times
 import plot_exit_axis
 import plot_histograms
 import plot_theory
-from sgnoise import plots, readers, store
+from sgnoise import plots, readers, stable, store
 from sgnoise.escape.theories import THEORIES, Theory
 from sgnoise.laws import LOOKS
 
@@ -379,7 +381,10 @@ LABELS = {
     "alpha_by_network": ["mlp\n195 weights\n5 left out", "resnet20\n200 weights"],
     "alpha_by_layer": ["Conv2d", "BatchNorm2d", "Linear", "before a hard sigmoid", "resnet20"],
     "exit_axis": ["Δ = 0.2", "Δ = 0.5", "Corollary 4.4", "exits through axis 1 (%)"],
-    "theory": ["no decay", "decay, γ = 0.8", "bound / simulated", "Theorem 4.1 (appendix)"],
+    "theory": [
+        *("no decay", "decay, γ = 0.8", "bound (text) / simulated", "α = 0.75, N = 2"),
+        *("mean exit time, N = 2", "Theorem 4.1 (appendix)"),
+    ],
 }
 
 
@@ -593,7 +598,7 @@ def test_choice_of_parameters(tmp_path: Path) -> None:
         plot_histograms.choose_parameters(fits[fits["layer"] == "conv1"], "first_layers", seed=3)
 
 
-def test_histograms_show_the_noise_and_the_fitted_densities(gallery: Any) -> None:
+def test_histograms_show_the_noise_and_the_fitted_laws(gallery: Any) -> None:
     folder, figure, _ = gallery("first_layers")
     core, tail = figure.axes[:2]
     chosen = plot_histograms.choose_parameters(
@@ -603,6 +608,7 @@ def test_histograms_show_the_noise_and_the_fitted_densities(gallery: Any) -> Non
     )
     noise = readers.read_noise(str(folder / "noise.parquet"), chosen["parameter_index"].tolist())[0]
     scaled = noise / chosen["scale"].iloc[0]
+    alpha = chosen["alpha"].iloc[0]
     heights, edges, _ = core.patches[0].get_data()
     assert_allclose((heights * np.diff(edges)).sum(), np.mean(np.abs(scaled) <= 8))
     curves = {line.get_color(): line for line in core.lines}
@@ -615,32 +621,73 @@ def test_histograms_show_the_noise_and_the_fitted_densities(gallery: Any) -> Non
     stable = curves[LOOKS["stable"].colour]
     # The SαS density at its centre is Γ(1 + 1/α)/π.
     middle = np.interp(0, stable.get_xdata(), stable.get_ydata())
-    assert_allclose(middle, gamma(1 + 1 / chosen["alpha"].iloc[0]) / np.pi, rtol=2e-4)
-    # On the right the tail is of both signs: twice the density.
-    right = next(line for line in tail.lines if line.get_color() == stable.get_color())
-    assert_allclose(right.get_ydata()[0], 2 * middle, rtol=2e-2)
+    assert_allclose(middle, gamma(1 + 1 / alpha) / np.pi, rtol=2e-4)
+    # On the right shares of magnitudes: of both signs together.
+    stable, gauss, seen = tail.lines
+    assert stable.get_color() == LOOKS["stable"].colour
+    x = np.asarray(stable.get_xdata())
+    at_end = 2 * np.sin(np.pi * alpha / 2) * gamma(alpha) / np.pi * x[-1] ** -alpha
+    assert_allclose(stable.get_ydata()[-1], at_end, rtol=0.05)
+    assert_allclose(gauss.get_ydata(), erfc(x / (sd * np.sqrt(2))))
+    assert seen.get_drawstyle() == "steps-post"
+    assert_allclose(np.sort(np.abs(scaled)), seen.get_xdata()[1:])
+    assert_allclose(seen.get_ydata(), 1 - np.arange(DRAWS + 1) / DRAWS, atol=1e-12)
 
 
-def test_error_spread() -> None:
+def test_bands_of_the_tail_hold_what_a_true_law_gives(tmp_path: Path) -> None:
+    row = pd.Series({"alpha": 1.5, "scale": 1.0, "location": 0.0})
+    row["gaussian_scale"], row["gaussian_location"] = 2.0, 0.0
+    inside = []
+    for seed in range(40):
+        axes = Figure().subplots()
+        draws = stable.rvs(1.5, size=DRAWS, rng=np.random.default_rng(seed))
+        plot_histograms.draw_tail(axes, draws, row)
+        band = np.asarray(axes.collections[0].get_paths()[0].vertices)
+        x = 4.0
+        share = np.mean(np.abs(draws) > x)
+        edges = [
+            np.interp(x, *half[np.argsort(half[:, 0])].T) for half in np.array_split(band[1:-1], 2)
+        ]
+        inside.append(min(edges) <= share <= max(edges))
+    # Binomial: 40 times 0.95, less four standard deviations.
+    assert sum(inside) >= 32
+
+
+def test_spread_of_errors() -> None:
+    def limits(alpha: np.ndarray, error: np.ndarray) -> np.ndarray:
+        spread = plot_alpha_by_network.spread_of_errors(alpha, error)
+        return np.quantile(spread, [0.025, 0.5, 0.975])
+
     alpha = np.full(500, 1.5)
-    low, median, high = plot_alpha_by_network.error_spread(alpha, np.full(500, 0.1))
-    assert_allclose([low, median, high], [1.304, 1.5, 1.696], atol=2e-3)
+    known = limits(alpha, np.full(500, 0.1))
+    assert_allclose(known, [1.304, 1.5, 1.696], atol=2e-3)
     # A weight without a standard error says nothing; near 2 the estimates stop there.
-    assert_allclose(
-        plot_alpha_by_network.error_spread(alpha, np.r_[np.full(499, 0.1), np.nan]),
-        [low, median, high],
-    )
-    assert plot_alpha_by_network.error_spread(alpha + 0.45, np.full(500, 0.1))[2] == 2
-    assert np.isnan(plot_alpha_by_network.error_spread(alpha, np.full(500, np.nan))).all()
+    assert_allclose(limits(alpha, np.r_[np.full(499, 0.1), np.nan]), known)
+    assert limits(alpha + 0.45, np.full(500, 0.1))[2] == 2
+    assert plot_alpha_by_network.spread_of_errors(alpha, np.full(500, np.nan)).size == 0
 
 
-def test_strip_offsets() -> None:
-    alpha = np.random.default_rng(1).normal(1.6, 0.1, 1000)
-    offsets = plot_alpha_by_network.strip_offsets(alpha)
-    assert np.abs(offsets).max() <= 0.5
-    dense = np.abs(alpha - 1.6) < 0.05
-    assert np.abs(offsets[dense]).mean() > 1.5 * np.abs(offsets[np.abs(alpha - 1.6) > 0.2]).mean()
-    assert np.isfinite(plot_alpha_by_network.strip_offsets(np.full(3, 2.0))).all()
+def test_alpha_by_network_shows_weights_and_both_spreads(gallery: Any) -> None:
+    folder, figure, _ = gallery("alpha_by_network")
+    (axes,) = figure.axes
+    fits = readers.read_law(str(folder / "mlp.parquet"), "stable", ["alpha", "alpha_se"])
+    fits = fits[(fits["stratum"] == "uniform") & np.isfinite(fits["alpha"])]
+    alpha, error = fits["alpha"].to_numpy(), fits["alpha_se"].to_numpy()
+    dots = next(part for part in axes.collections if len(part.get_offsets()) == len(fits))
+    x, y = np.asarray(dots.get_offsets()).T
+    assert_allclose(y, alpha)
+    # Beside the boxes, and not on one line.
+    assert -0.5 < x.min() < x.max() < -0.13
+    assert x.std() > 0.03
+    boxes = [part for part in axes.collections if isinstance(part, PatchCollection)]
+    assert len(boxes) == 2 * 4
+    for part, values in (
+        (boxes[0], alpha),
+        (boxes[1], plot_alpha_by_network.spread_of_errors(alpha, error)),
+    ):
+        corners = np.concatenate([np.asarray(path.vertices)[:, 1] for path in part.get_paths()])
+        tails = np.array([1 / 64, 63 / 64])
+        assert_allclose([corners.min(), corners.max()], np.quantile(values, tails), atol=1e-6)
 
 
 def test_a_network_without_usable_fits_is_an_error(tmp_path: Path) -> None:
@@ -652,6 +699,26 @@ def test_a_network_without_usable_fits_is_an_error(tmp_path: Path) -> None:
             png_path=str(tmp_path / "f.png"),
             pdf_path=str(tmp_path / "f.pdf"),
         )
+
+
+def test_a_network_has_one_colour_and_a_line_joins_layers_of_one_type(gallery: Any) -> None:
+    folder, figure, _ = gallery("alpha_by_layer")
+    left, right = figure.axes
+    names = {
+        text.get_text(): line.get_color()
+        for axes in (left, right)
+        for text, line in zip(
+            axes.get_legend().get_texts(), axes.get_legend().get_lines(), strict=True
+        )
+    }
+    assert len(set(names.values())) == len(names) == 3
+    layers = pd.read_parquet(folder / "right.parquet")
+    batch_norm = next(
+        line for line in right.lines if line.get_marker() == "s" and len(line.get_xdata()) > 9
+    )
+    assert batch_norm.get_color() == names["mobilenet_v3_small"]
+    shown = layers[(layers["layer_type"] == "BatchNorm2d") & layers["alpha_mean"].notna()]
+    assert_allclose(batch_norm.get_ydata(), shown["alpha_mean"])
 
 
 def test_layers_without_a_mean_are_left_out(gallery: Any) -> None:
@@ -679,6 +746,45 @@ def test_exit_axis_shows_the_table(gallery: Any) -> None:
     dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert_allclose([line.get_ydata()[0] for line in dashed], [70, 77.5, 85])
     assert any(list(line.get_ydata()) == [50, 50] for line in axes.lines)
+
+
+def test_theory_shows_the_ratios_and_which_bounds_are_broken(tmp_path: Path) -> None:
+    path = make_exit_time(tmp_path / "exit_time.parquet")
+    table = pd.read_parquet(path)
+    broken = (table["alpha"] == 1.75) & (table["gamma"] == 0.8)
+    table.loc[broken, "bound_appendix"] = 0.25 * table["mean_exit_time"]
+    store.write_table(path, table, PROVENANCE)
+    with pytest.MonkeyPatch.context() as patch:
+        caught = catch_figures(patch)
+        plot_theory.plot_theory(
+            exit_time_path=path,
+            png_path=str(tmp_path / "f.png"),
+            pdf_path=str(tmp_path / "f.pdf"),
+        )
+    ((figure, _),) = caught
+    panels: dict[str, list[Any]] = {}
+    for axes in figure.axes[2:6]:
+        cells = [text.get_text() for text in axes.texts]
+        panels.setdefault(axes.get_title(), []).append((cells, axes.collections[0]))
+    # Without decay, and with it: two alphas, two noises; one parameter alone has no finite bound.
+    (_, text), (_, appendix) = panels.items()
+    assert [cells for cells, _ in text] == [["4"] * 4, ["4"] * 4]
+    assert appendix[1][0] == [f"{4 / 0.8**8:.3g}"] * 2 + ["0.25"] * 2
+    red, _, blue, _ = appendix[1][1].get_facecolors().T
+    assert list(red > blue) == [False, False, True, True]
+
+
+def test_drawing_leaves_nothing_behind(tmp_path: Path) -> None:
+    np.random.seed(5)  # noqa: NPY002
+    expected = np.random.random(3)  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    before = dict(mpl.rcParams)
+    for name in ("alpha_by_network", "theory"):
+        (tmp_path / name).mkdir()
+        draw(name, tmp_path / name)
+    assert_allclose(np.random.random(3), expected)  # noqa: NPY002
+    assert dict(mpl.rcParams) == before
+    assert pyplot.get_fignums() == []
 
 
 def test_sparse_results_still_make_figures(tmp_path: Path) -> None:
