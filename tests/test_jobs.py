@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgnoise import seeds
-from sgnoise.jobs import job_log, running_job
+from sgnoise.jobs import FAILED, job_log, running_job
 from sgnoise.progress import track
 
 
@@ -34,14 +34,44 @@ def test_an_error_is_logged_and_goes_on(tmp_path: Path) -> None:
     assert "ValueError: wrong input" in path.read_text()
 
 
-def test_a_script_finds_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """The job object, where Snakemake puts it."""
     main = types.ModuleType("__main__")
     job = types.SimpleNamespace(log=[str(tmp_path / "job.log")])
     main.snakemake = job  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__main__", main)
+    return job
+
+
+def test_a_script_finds_its_job(job: types.SimpleNamespace) -> None:
     with running_job() as found:
         assert found is job
-    assert (tmp_path / "job.log").exists()
+    assert Path(job.log[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("own.csv: there is no column 'label'"), "own.csv: there is no column 'label'"),
+        (FileNotFoundError(2, "No such file", "w2.pt"), "[Errno 2] No such file: 'w2.pt'"),
+        (KeyError("label"), "KeyError: 'label'"),
+        (RuntimeError(), "RuntimeError: "),
+    ],
+)
+def test_a_failed_job_says_why_once_and_keeps_its_traceback(
+    error: Exception,
+    told: str,
+    job: types.SimpleNamespace,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop, running_job():
+        raise error
+    assert stop.value.code == 1
+    text = Path(job.log[0]).read_text()
+    assert text.endswith(f"\n{FAILED}{told}\n")
+    assert text.count("Traceback") == 1
+    assert capfd.readouterr() == ("", "")
 
 
 def test_streams_differ_by_name_and_seed_only() -> None:

@@ -11,11 +11,15 @@ from typing import Any
 
 from sgnoise.progress import logger
 
+# What follows this in a log is what a person is told of a job that failed.
+FAILED = "The job failed: "
+
 
 @contextmanager
 def job_log(path: str) -> Iterator[None]:
     """Send the log, the output and the warnings of a job to ``path``, and the error that ends it.
 
+    Of an error, the traceback comes first and what a person is told last, behind ``FAILED``.
     Snakemake names the log file of a rule but does not write the output of a script to it.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -29,17 +33,38 @@ def job_log(path: str) -> Iterator[None]:
         try:
             with redirect_stdout(stream), redirect_stderr(stream):
                 yield
-        except BaseException:
-            logger.exception("the job failed")
+        except BaseException as error:
+            logger.exception("the error that ended the job")
+            stream.write(f"\n{FAILED}{message_of(error)}\n")
             raise
         finally:
             logging.captureWarnings(False)
             root.removeHandler(handler)
 
 
+def message_of(error: BaseException) -> str:
+    """What an error says; its type as well where that is not an error that is raised for a person.
+
+    >>> message_of(ValueError("own.csv: there is no column 'label'"))
+    "own.csv: there is no column 'label'"
+    >>> message_of(KeyError("label"))
+    "KeyError: 'label'"
+    """
+    text = str(error)
+    if text and isinstance(error, (ValueError, OSError, RuntimeError)):
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
 @contextmanager
 def running_job() -> Iterator[Any]:
-    """The job object that Snakemake puts into the script it runs, with the job's log open."""
+    """The job object that Snakemake puts into the script it runs, with the job's log open.
+
+    An error ends the process without a traceback, which the log has.
+    """
     job = sys.modules["__main__"].snakemake
-    with job_log(job.log[0]):
-        yield job
+    try:
+        with job_log(job.log[0]):
+            yield job
+    except Exception:
+        sys.exit(1)
