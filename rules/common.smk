@@ -54,7 +54,8 @@ wildcard_constraints:
     run="[A-Za-z0-9_.-]+",
     dataset="[A-Za-z0-9_.-]+",
     batch_size=r"\d+",
-    rate=r"\d+",
+    first=r"\d+",
+    last=r"\d+",
     minimum=r"\d+",
 
 
@@ -149,12 +150,14 @@ def layers_of(run, batch_size):
 
 
 def escape_files(dataset):
-    """The escape times of a data set, one file a minimum, batch size and learning rate."""
+    """The escape times of a data set, one file a minimum, batch size and range of learning rates."""
+    step = needs.rates_per_job(ESCAPE)
+    firsts = range(0, RATE_COUNT, step)
     return expand(
-        f"{RESULTS}/escape/{dataset}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.parquet",
+        f"{RESULTS}/escape/{dataset}/m{{minimum}}/b{{batch_size}}/rates{{rates}}.parquet",
         minimum=range(ESCAPE["minima"]),
         batch_size=ESCAPE["batch_sizes"],
-        rate=range(RATE_COUNT),
+        rates=[f"{first}-{min(first + step, RATE_COUNT) - 1}" for first in firsts],
     )
 
 
@@ -266,7 +269,7 @@ def fit_need(wildcards):
 
 
 def escape_need(wildcards):
-    """What the escapes of a data set at one batch size and learning rate need of a machine."""
+    """What the escapes of a data set at one batch size and range of learning rates need."""
     return needs.escape_need(SETTINGS["datasets"][wildcards.dataset], ESCAPE)
 
 

@@ -61,17 +61,17 @@ rule plan_escape:
 
 
 rule simulate_escape:
-    """Escape times of all replicas at one batch size and one learning rate of the plan."""
+    """Escape times of all replicas at one batch size and some learning rates of the plan."""
     input:
         arrays="results/data/{dataset}/arrays.npz",
         minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
         plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
     output:
-        escape=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.parquet",
+        escape=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/rates{{first}}-{{last}}.parquet",
     log:
-        f"{RESULTS}/logs/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.log",
+        f"{RESULTS}/logs/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/rates{{first}}-{{last}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/lr{{rate}}.tsv"
+        f"{RESULTS}/benchmarks/simulate_escape/{{dataset}}/m{{minimum}}/b{{batch_size}}/rates{{first}}-{{last}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -82,7 +82,8 @@ rule simulate_escape:
         study=STUDY,
         dataset="{dataset}",
         batch_size=lambda wildcards: int(wildcards.batch_size),
-        rate=lambda wildcards: int(wildcards.rate),
+        first_rate=lambda wildcards: int(wildcards.first),
+        last_rate=lambda wildcards: int(wildcards.last),
         replicas=ESCAPE["replicas"],
         check_every=ESCAPE["check_every"],
         minimum=lambda wildcards: int(wildcards.minimum),

@@ -209,10 +209,11 @@ def fit_escape(
     """Summarise the replicas of a data set and fit the theories for each minimum and batch size.
 
     Args:
-        escape_paths: one table of replicas for each minimum, batch size and learning rate.
+        escape_paths: tables of replicas; between them, all of each minimum, batch size and learning
+            rate once.
         noise_paths: alpha of the noise, one file a minimum.
         prediction_paths: escape times of the SDE with that noise, likewise.
-        times_path: gets one row for each table of replicas.
+        times_path: gets one row for each minimum, batch size and learning rate.
         theories_path: gets one row for each minimum, batch size and theory.
         bootstrap: samples behind the intervals.
         study: for the provenance.
@@ -220,25 +221,34 @@ def fit_escape(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: two tables are of the same minimum, batch size and learning rate.
+        ValueError: a replica stands in the tables twice.
     """
+    replicas = pd.concat(
+        [
+            pd.read_parquet(path).assign(
+                budget=store.read_metadata(path)["settings"]["max_iterations"]
+            )
+            for path in escape_paths
+        ],
+        ignore_index=True,
+    )
+    cell = ["minimum", "batch_size", "learning_rate"]
+    repeated = replicas[replicas.duplicated([*cell, "replica"])]
+    if len(repeated):
+        raise ValueError(
+            f"{dataset}: replica {repeated['replica'].iloc[0]} of batch size "
+            f"{repeated['batch_size'].iloc[0]} and learning rate "
+            f"{repeated['learning_rate'].iloc[0]:g} stands in the tables twice"
+        )
     summaries = []
     totals = []
-    for path in escape_paths:
-        replicas = pd.read_parquet(path)
-        budget = store.read_metadata(path)["settings"]["max_iterations"]
-        name = [replicas[key].iloc[0] for key in ("minimum", "batch_size", "learning_rate")]
+    for name, group in replicas.groupby(cell):
         rng = seeds.generator(seed, "bootstrap", dataset, *map(str, name))
-        row, events, exposure = summarise_times(replicas, budget, bootstrap, rng=rng)
+        budget = int(group["budget"].iloc[0])
+        row, events, exposure = summarise_times(group, budget, bootstrap, rng=rng)
         summaries.append(row)
         totals.append((events, exposure))
     times = pd.DataFrame(summaries)
-    repeated = times[times.duplicated(["minimum", "batch_size", "learning_rate"])]
-    if len(repeated):
-        raise ValueError(
-            f"{dataset}: more than one table of batch size {repeated['batch_size'].iloc[0]} and "
-            f"learning rate {repeated['learning_rate'].iloc[0]:g}"
-        )
 
     noise = pd.concat([pd.read_parquet(path) for path in noise_paths])
     prediction = pd.concat([pd.read_parquet(path) for path in prediction_paths])
@@ -264,7 +274,6 @@ def fit_escape(
         theories += [{**names, **row, **shared} for row in rows]
 
     about = store.provenance(study=study, seed=seed, dataset=dataset, bootstrap=bootstrap)
-    times = times.sort_values(["minimum", "batch_size", "learning_rate"])
     store.write_table(times_path, times, about)
     store.write_table(theories_path, pd.DataFrame(theories), about)
 

@@ -53,7 +53,7 @@ def list_jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, str, resources.Ne
 
 def table(study: Mapping[str, Any]) -> str:
     """The table, one row a job (``draw_noise``, ``fit_noise``: a batch size; ``simulate_escape``: a
-    batch size and learning rate)."""
+    batch size and ``rates_per_job`` learning rates)."""
     lines = [
         "| Rule | Of | runtime (min) | mem_mb | gpu |",
         "| --- | --- | ---: | ---: | ---: |",

@@ -519,14 +519,17 @@ def make_plan(
     return json.loads((path / name).read_text())
 
 
-def simulate(path: Path, name: str, *, rate_index: int, replicas: int, threads: int = 1) -> Path:
+def simulate(
+    path: Path, name: str, *, rates: tuple[int, int], replicas: int, threads: int = 1
+) -> Path:
     simulate_escape.simulate_escape(
         arrays_path=str(path / "arrays.npz"),
         minimum_path=str(path / "minimum.npz"),
         plan_path=str(path / "plan.json"),
         escape_path=str(path / name),
         batch_size=8,
-        rate_index=rate_index,
+        first_rate=rates[0],
+        last_rate=rates[1],
         replicas=replicas,
         check_every=1,
         threads=threads,
@@ -579,7 +582,7 @@ def test_the_plan_brackets_the_targets(folder: Path) -> None:
     measured = {(entry["learning_rate"], entry["target"]) for entry in plan["pilot"]["8"]}
     assert all(target in (20, 200) for _, target in measured)
     slow, fast = (
-        pd.read_parquet(simulate(folder, f"end{index}.parquet", rate_index=index, replicas=40))
+        pd.read_parquet(simulate(folder, f"end{index}.parquet", rates=(index, index), replicas=40))
         for index in (0, 2)
     )
     # Six pilot replicas place a rate to within a factor of a few in the mean.
@@ -615,21 +618,32 @@ def test_rates_by_hand_are_taken_as_they_are(folder: Path) -> None:
 
 
 def test_more_replicas_and_threads_leave_the_first_ones_alone(folder: Path) -> None:
-    few = pd.read_parquet(simulate(folder, "few.parquet", rate_index=1, replicas=5))
-    many = pd.read_parquet(simulate(folder, "many.parquet", rate_index=1, replicas=9, threads=2))
+    few = pd.read_parquet(simulate(folder, "few.parquet", rates=(1, 1), replicas=5))
+    many = pd.read_parquet(simulate(folder, "many.parquet", rates=(1, 1), replicas=9, threads=2))
     pd.testing.assert_frame_equal(few, many.iloc[:5])
     assert len(many["iterations"].unique()) > 3
 
 
+def test_rates_in_one_job_are_those_of_single_jobs(folder: Path) -> None:
+    together = pd.read_parquet(simulate(folder, "all.parquet", rates=(0, 2), replicas=4))
+    alone = [
+        pd.read_parquet(simulate(folder, f"only{index}.parquet", rates=(index, index), replicas=4))
+        for index in range(3)
+    ]
+    pd.testing.assert_frame_equal(together, pd.concat(alone, ignore_index=True))
+    plan = json.loads((folder / "plan.json").read_text())
+    assert together["learning_rate"].unique().tolist() == plan["learning_rates"]["8"]
+
+
 def test_a_rate_that_the_plan_lacks_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no learning rate 3 at batch size 8"):
-        simulate(folder, "none.parquet", rate_index=3, replicas=2)
+    with pytest.raises(ValueError, match="no learning rates 2 to 3 at batch size 8"):
+        simulate(folder, "none.parquet", rates=(2, 3), replicas=2)
 
 
 def test_replicas_become_times_and_theories(folder: Path) -> None:
     paths = [
-        str(simulate(folder, f"lr{index}.parquet", rate_index=index, replicas=12))
-        for index in range(3)
+        str(simulate(folder, f"rates{first}-{last}.parquet", rates=(first, last), replicas=12))
+        for first, last in ((0, 1), (2, 2))
     ]
     schema = pq.read_schema(paths[0])
     assert schema.field("iterations").type == "int64"
@@ -642,8 +656,10 @@ def test_replicas_become_times_and_theories(folder: Path) -> None:
     fit_escape.fit_escape(escape_paths=paths, **fitted)
     times = pd.read_parquet(folder / "times.parquet")
     theories = pd.read_parquet(folder / "theories.parquet")
-    for path, row in zip(paths, times.to_dict("records"), strict=True):
-        replicas = pd.read_parquet(path)
+    tables = pd.concat([pd.read_parquet(path) for path in paths])
+    cells = [replicas for _, replicas in tables.groupby("learning_rate")]
+    for replicas, row in zip(cells, times.to_dict("records"), strict=True):
+        assert row["learning_rate"] == replicas["learning_rate"].iloc[0]
         assert row["replicas"] == 12
         assert row["censored"] == (~replicas["escaped"]).sum()
         mean = replicas["iterations"].sum() / replicas["escaped"].sum()
@@ -659,7 +675,7 @@ def test_replicas_become_times_and_theories(folder: Path) -> None:
     alpha = pd.read_parquet(noise["noise_path"])["alpha"].dropna()
     assert theories["noise_alpha"].iloc[0] == pytest.approx(alpha.mean())
     assert store.read_metadata(folder / "times.parquet")["settings"]["bootstrap"] == 200
-    with pytest.raises(ValueError, match="more than one table"):
+    with pytest.raises(ValueError, match="replica 0 of batch size 8 and learning rate"):
         fit_escape.fit_escape(escape_paths=[*paths, paths[0]], **fitted)
 
 

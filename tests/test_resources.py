@@ -60,6 +60,18 @@ def test_memory_grows_with_what_is_held() -> None:
     )
 
 
+def test_learning_rates_in_one_job_take_longer() -> None:
+    escape = list_resources.read_study(None)["escape"] | {"max_iterations": 10**5}
+    spec = {"source": "adbench"}
+    together, alone = (
+        resources.escape_need(spec, escape | {"rates_per_job": rates}) for rates in (None, 1)
+    )
+    assert resources.rates_per_job(escape) == 8
+    assert together.minutes > 5 * alone.minutes
+    by_hand = escape | {"learning_rates": [0.1, 0.2, 0.3], "rates_per_job": 2}
+    assert resources.rates_per_job(by_hand) == 2
+
+
 @pytest.mark.parametrize("study", [None, "laptop", "paper"])
 def test_every_study_fits_a_week(study: str | None) -> None:
     path = str(ROOT / "studies" / f"{study}.yaml") if study else None

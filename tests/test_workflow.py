@@ -175,7 +175,7 @@ def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) ->
     assert {PAGE, "results/micro/figures/figure_7.png", "results/micro/claims.csv"} <= paths
     # The noise at the minima of the escapes is fitted too; the escapes themselves stay.
     assert "results/micro/escape/wine/m0/noise.parquet" in paths
-    escapes = ("minimum.npz", "plan.json", "/lr")
+    escapes = ("minimum.npz", "plan.json", "/rates")
     for untouched in ("model.safetensors", "gradients.parquet", "/noise/", *escapes, "/sde/"):
         assert not [path for path in paths if untouched in path], untouched
 

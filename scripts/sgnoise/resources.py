@@ -176,11 +176,18 @@ def fit_need(count: int, draws: int, laws: int) -> Need:
     )
 
 
+def rates_per_job(escape: Mapping[str, Any]) -> int:
+    """The learning rates of a job of ``simulate_escape``, at most."""
+    rates = escape["learning_rates"]
+    count = rates if isinstance(rates, int) else len(rates)
+    return min(escape["rates_per_job"] or count, count)
+
+
 def escape_need(spec: Mapping[str, Any], escape: Mapping[str, Any]) -> Need:
     """``simulate_escape`` with every replica running to its budget, as if all features were 64."""
     units = [64, *escape["widths"], 2]
     weights = sum(inner * outer for inner, outer in itertools.pairwise(units))
-    steps = escape["replicas"] * escape["max_iterations"]
+    steps = rates_per_job(escape) * escape["replicas"] * escape["max_iterations"]
     passes = training_samples(spec) / escape["check_every"] + 3 * max(escape["batch_sizes"])
     # Multiply-adds at 10^9.3 a second, and what an iteration takes beside them.
     return _need(steps * (weights * passes / 2e9 + 10e-6), 1000)
