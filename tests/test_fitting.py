@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -333,7 +336,7 @@ def test_few_values_and_no_rows(law: str) -> None:
     assert empty.scale.shape == (0,)
     assert empty.logpdf(np.empty((0, 7))).shape == (0, 7)
     with pytest.raises(ValueError, match="matrix"):
-        FITS[law](np.ones(40))
+        FITS[law](np.ones((1, 2, 40)))
     with pytest.raises(ValueError, match="real numbers"):
         FITS[law](np.full((2, 30), "x"))
 
@@ -497,7 +500,7 @@ def test_other_laws_are_at_the_maximum(law: str) -> None:
 
         def exact(p: np.ndarray, row: np.ndarray = row, shape: str = shape) -> float:
             ends = {shape: np.exp(p[:1]), "scale": np.exp(p[1:])}
-            moved = Fit(law, ends, p, p, p, p, p, 2)
+            moved = Fit(law, ends, p, p, p, p, p, 2, p)
             return float(scipy_law(moved, 0).logpdf(row).sum())
 
         at = np.log([fit.parameters[shape][i], fit.scale[i]])
@@ -536,7 +539,7 @@ def test_distribution_functions_over_all_shapes(law: str, shapes: tuple[float, .
     )
     zero = np.zeros_like(forms)
     parameters = {name: forms, "scale": zero + 1.0, "location": zero}
-    fit = Fit(law, parameters, zero, zero, zero, zero, zero, 2)
+    fit = Fit(law, parameters, zero, zero, zero, zero, zero, 2, zero)
     # Quantiles of each law, so that every one is looked at where its mass is.
     upper = np.array([0.5, 0.51, 0.6, 0.75, 0.9, 0.99, 0.9999])
     if law == "normal_inverse_gaussian":
@@ -654,3 +657,138 @@ def test_block_log_moment_by_hand() -> None:
     sums = np.array([6.0, 15.0, 24.0, 33.0])
     expected = np.log(3.0) / (np.log(sums).mean() - np.log(row).mean())
     assert fitting.block_log_moment_alpha(row[None, :])[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_one_row_comes_in_many_forms(law: str) -> None:
+    row = noise(1.6, (1, 200), 61)
+    expected = FITS[law](row)
+    forms = {
+        "array": row[0],
+        "list": row[0].tolist(),
+        "series": pd.Series(row[0]),
+        "frame": pd.DataFrame(row),
+        "masked": np.ma.masked_array(row[0]),
+    }
+    for form in forms.values():
+        fit = FITS[law](form)
+        assert len(fit) == 1
+        np.testing.assert_array_equal(fit.scale, expected.scale)
+        np.testing.assert_array_equal(fit.log_likelihood, expected.log_likelihood)
+    for estimate in (
+        fitting.block_log_moment_alpha,
+        fitting.quantile_alpha,
+        fitting.characteristic_function_alpha,
+    ):
+        np.testing.assert_array_equal(estimate(row[0]), estimate(row))
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 200\); it must be a matrix, one row a"):
+        FITS[law](row[None])
+
+
+def test_masked_values_are_left_out() -> None:
+    rows = noise(1.6, (2, 200), 61)
+    expected = fitting.fit_stable(rows)
+    spoilt = np.insert(rows, [5, 60], 1e9, axis=1)
+    masked = np.ma.masked_array(spoilt, mask=spoilt == 1e9)
+    fit = fitting.fit_stable(masked)
+    assert fit.n_values.tolist() == [200, 200]
+    np.testing.assert_array_equal(fit.alpha, expected.alpha)
+    np.testing.assert_array_equal(fitting.fit_stable(masked[1]).alpha, expected.alpha[1:])
+    masked[1, 9] = np.ma.masked
+    with pytest.raises(ValueError, match=r"rows keep 199 to 200 values.*noise\[0\]\.compressed"):
+        fitting.fit_stable(masked)
+
+
+def test_rows_of_a_fit() -> None:
+    data = noise(1.6, (4, 200), 62)
+    fit = fitting.fit_stable(data)
+    some = fit[1:3]
+    assert (len(fit), len(some), some.free_parameters) == (4, 2, 2)
+    np.testing.assert_array_equal(some.to_frame(), fit.to_frame()[1:3])
+    np.testing.assert_array_equal(some.logpdf(data[1:3]), fit.logpdf(data)[1:3])
+    np.testing.assert_array_equal(fit[-1].alpha, fit.alpha[3:])
+    np.testing.assert_array_equal([one.alpha[0] for one in fit], fit.alpha)
+    np.testing.assert_array_equal(fit[fit.alpha > 1.6].alpha, fit.alpha[fit.alpha > 1.6])
+    np.testing.assert_array_equal(fit[2].values, data[2:3])
+    with pytest.raises(IndexError, match="row 4 of a fit of 4 rows"):
+        fit[4]
+    assert repr(fit).startswith("Fit(stable, 4 rows: median alpha 1.")
+    assert re.fullmatch(r"Fit\(stable, 1 row: alpha \S+ ± \S+, scale \S+ ± \S+\)", repr(fit[0]))
+    with_flag = fitting.fit_stable(np.vstack([data, np.zeros((1, 200))]))
+    assert repr(with_flag).endswith("; 1 flagged)")
+    frame = with_flag.to_frame()
+    assert len(frame) == 5
+    assert frame["flag"].tolist() == ["", "", "", "", "all_zero"]
+    assert {"alpha", "alpha_se", "scale", "scale_se", "location", "n_values"} <= set(frame)
+
+
+def test_confidence_intervals_cover_and_end_at_bounds() -> None:
+    fit = fitting.fit_stable(noise(1.5, (2000, 500), 63, scale=3.0))
+    for level in (0.8, 0.95):
+        ends = fit.confidence_interval(level)
+        for name, truth in {"alpha": 1.5, "scale": 3.0}.items():
+            inside = ends[f"{name}_low"].le(truth) & ends[f"{name}_high"].ge(truth)
+            # Three standard errors of the share, and what small samples take away.
+            assert abs(inside.mean() - level) < 3 * np.sqrt(level * (1 - level) / 2000) + 0.015
+    normal = fitting.fit_stable(np.random.default_rng(64).standard_normal((50, 500)))
+    ends = normal.confidence_interval()
+    assert (ends["alpha_high"] <= 2).all()
+    assert (ends["alpha_low"] < 2).all()
+    held = fitting.fit_stable(noise(1.5, (1, 500), 63), alpha=1.5).confidence_interval()
+    assert held.loc[0, "alpha_low"] == held.loc[0, "alpha_high"] == 1.5
+    below = fitting.fit_stable(noise(0.3, (1, 500), 65))
+    assert below.flag[0] == "alpha_below_range"
+    assert below.confidence_interval()["alpha_low"].isna().all()
+    assert below.confidence_interval()["alpha_high"].isna().all()
+    flat = fitting.fit_student_t(np.random.default_rng(66).uniform(-1, 1, (1, 500)))
+    degrees = flat.confidence_interval()
+    assert degrees["degrees_of_freedom_low"].isna().all()
+    assert (degrees["degrees_of_freedom_high"] == np.inf).all()
+    with pytest.raises(ValueError, match="level is 95; it must be between 0 and 1"):
+        fit.confidence_interval(95)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_quantiles_of_a_fit(law: str) -> None:
+    fit = FITS[law](noise(1.6, (2, 300), 67, scale=5.0) + 40, location=40.0)
+    p = np.array([[1e-6, 0.1, 0.5, 0.7], [0.2, 0.4, 0.9, 0.999]])
+    np.testing.assert_allclose(fit.cdf(fit.ppf(p)), p, rtol=1e-5, atol=1e-8)
+    assert fit.ppf([[0.5], [0.5]]).ravel() == pytest.approx(40)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("alpha", [0.9, 1.6, 2.0])
+def test_a_forgotten_location_is_told(law: str, alpha: float) -> None:
+    rows = noise(alpha, (200, 400), 68)
+    FITS[law](rows)  # Right, and silent.
+    with pytest.warns(UserWarning, match=r"row \d+ have the median .* pass location='median'"):
+        FITS[law](rows + 3.0)
+    FITS[law](rows + 3.0, location=0.0)
+    FITS[law](rows + 3.0, location="median")
+    FITS[law](rows + 3.0, location=3.0)
+
+
+def test_skewed_noise_has_its_location_all_the_same() -> None:
+    """Most mini-batches miss a rare large gradient: the median is off 0, the mean is not."""
+    skewed = np.random.default_rng(69).exponential(size=(300, 1000)) ** 2
+    centred = skewed - skewed.mean(axis=1, keepdims=True)
+    assert (np.mean(centred < 0, axis=1) > 0.7).all()
+    fitting.fit_stable(centred)
+
+
+def test_the_picture_of_a_fit(tmp_path: Path) -> None:
+    fit = fitting.fit_student_t(noise(1.6, (2, 500), 70, scale=1e-4) + 1, location="median")
+    figure = fit.plot(1)
+    assert [axes.get_title() for axes in figure.axes] == ["Density", "Tail", "Quantiles"]
+    density, tail, quantiles = figure.axes
+    x, y = (np.asarray(each, float) for each in density.lines[0].get_data())
+    np.testing.assert_allclose(y, np.exp(fit[1].logpdf(x)[0]))
+    seen = np.sort(np.abs(fit.values[1] - fit.location[1]))[::-1]
+    np.testing.assert_allclose(np.asarray(tail.lines[0].get_xdata(), float), seen[seen > 0])
+    expected, ordered = (np.asarray(each, float) for each in quantiles.lines[0].get_data())
+    probabilities = (np.arange(500) + 0.5) / 500
+    np.testing.assert_allclose(expected, fit[1].ppf(probabilities)[0] - fit.location[1])
+    np.testing.assert_array_equal(ordered, np.sort(fit.values[1]) - fit.location[1])
+    figure.savefig(tmp_path / "fit.png")
+    with pytest.raises(ValueError, match="no fit to draw: its flag is 'all_zero'"):
+        fitting.fit_stable(np.zeros(50)).plot()

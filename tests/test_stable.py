@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from sgnoise import stable
 
@@ -231,3 +231,40 @@ def test_rvs_are_reproducible_and_broadcast() -> None:
     assert np.median(np.abs(one[0])) < 1e-7 < np.median(np.abs(one[1]))
     with pytest.raises(ValueError, match="alpha"):
         stable.rvs(0.0, 3, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.93, 1.0, 1.5, 1.99, 2.0])
+def test_survival_is_precise_however_far_out(alpha: float) -> None:
+    x = np.array([0.3, 5.0, 40.0, 1e4, 1e9, 1e30])
+    if alpha == 2.0:
+        np.testing.assert_allclose(stable.sf(x, 2.0, 3.0), stats.norm.sf(x, scale=3 * 2**0.5))
+        return
+    if alpha == 1.0:
+        np.testing.assert_allclose(stable.sf(x, 1.0, 3.0), stats.cauchy.sf(x, scale=3), rtol=1e-7)
+        return
+    # One term of the tail series with the first correction.
+    far = x[4:]
+    first = special.gamma(alpha) * np.sin(np.pi * alpha / 2) / np.pi * far**-alpha
+    second = special.gamma(2 * alpha) * np.sin(np.pi * alpha) / (2 * np.pi) * far ** (-2 * alpha)
+    np.testing.assert_allclose(stable.sf(far, alpha), first - second, rtol=2e-6)
+    np.testing.assert_allclose(stable.sf(x, alpha) + stable.cdf(x, alpha), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.93, 1.0, 1.5, 1.99, 2.0])
+def test_quantiles_invert_the_distribution_function(alpha: float) -> None:
+    p = np.array([1e-100, 1e-12, 1e-3, 0.2, 0.4])
+    x = stable.ppf(p, alpha, 2.5)
+    np.testing.assert_allclose(stable.cdf(x, alpha, 2.5), p, rtol=1e-7)
+    np.testing.assert_allclose(stable.ppf(1 - p[2:], alpha, 2.5), -x[2:], rtol=1e-13)
+    assert stable.ppf(0.5, alpha) == 0
+    np.testing.assert_array_equal(stable.ppf([0, 1], alpha), [-np.inf, np.inf])
+    law = {1.0: stats.cauchy(scale=2.5), 2.0: stats.norm(scale=2.5 * 2**0.5)}.get(alpha)
+    if law is not None:
+        np.testing.assert_allclose(x, law.ppf(p), rtol=1e-6)
+        np.testing.assert_allclose(stable.ppf(0.5 + 1e-4, alpha, 2.5), law.ppf(0.5 + 1e-4), 1e-2)
+
+
+def test_quantiles_broadcast_and_refuse_what_is_no_probability() -> None:
+    assert stable.ppf([[0.1], [0.2]], [1.2, 1.5, 1.8]).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"probability must be in \[0, 1\]"):
+        stable.ppf(1.2, 1.5)

@@ -319,7 +319,7 @@ class Grid(NamedTuple):
         coefficients: (3, nodes + 5) spline coefficients at one alpha with alpha-derivatives.
         basis: (3, 6) spline weights.
         span: lowest and highest bin in use, bin of the first node, number of nodes, bin of the
-            median, depth of the fold.
+            median, depth of the fold, number of values below the location.
     """
 
     bins: np.ndarray
@@ -342,20 +342,25 @@ def _new_grid() -> Grid:
         np.zeros(_MAX_NODES),
         np.zeros((3, _MAX_NODES + 8)),
         np.zeros((3, 6)),
-        np.zeros(6, np.int64),
+        np.zeros(7, np.int64),
     )
 
 
 @_vector
-def _survey(row: np.ndarray, location: float) -> tuple[Any, int]:
-    """Largest bit pattern of |row - location| (bits order like values, NaN on top), and zeros."""
+def _survey(row: np.ndarray, location: float) -> tuple[Any, int, int]:
+    """Largest bit pattern of |row - location| (bits order like values, NaN on top), zeros, below.
+
+    The last is the number of values below the location.
+    """
     top: Any = np.int64(0)
     zeros: Any = 0
+    below: Any = 0
     for i in range(row.size):
         bits = np.float64(abs(row[i] - location)).view(np.int64)
         top = max(top, bits)
         zeros += np.int64(bits == 0)
-    return top, zeros
+        below += np.int64(row[i] < location)
+    return top, zeros, below
 
 
 @_vector
@@ -456,7 +461,7 @@ def _read(row: np.ndarray, location: float, grid: Grid) -> tuple[int, int, int, 
         are an atom, which no density describes: they are taken out. One is a coincidence and stays.
     """
     grid.span[0], grid.span[1] = 0, 0
-    top, zeros = _survey(row, location)
+    top, zeros, grid.span[6] = _survey(row, location)
     if top >= np.int64(0x7FF0000000000000):
         return NOT_FINITE, 0, 0, 0.0
     n = row.size
@@ -831,7 +836,8 @@ def _maximise(
 SHAPE, SCALE, SHAPE_SE, SCALE_SE, LOG_LIKELIHOOD, ZERO_FRACTION, STATUS, N_USED, SLOPE, BEND = (
     range(10)
 )
-COLUMNS = 10
+N_BELOW = 10  # values below the location
+COLUMNS = 11
 
 
 @_part
@@ -1082,7 +1088,7 @@ def fit_rows(
         alpha: hold the stable law's alpha there, unless NaN.
         log_scale: (P,) where to start the stable law's scale; NaN: from quantiles.
         tables: of ``stable.tables``.
-        out: (P, 10), see the names of the columns; NaN where there is no fit.
+        out: (P, COLUMNS), see the names of the columns; NaN where there is no fit.
     """
     grid = _new_grid()
     logs = np.empty(noise.shape[1] if law == GENERALISED_GAUSSIAN else 0)
@@ -1103,6 +1109,7 @@ def fit_rows(
                 _fit_scale(law, row, location[i], n, o)
         _clear(grid)
         o[N_USED] = n
+        o[N_BELOW] = grid.span[6]
         o[ZERO_FRACTION] = atoms / row.size if row.size > 0 else np.nan
 
 
