@@ -11,6 +11,7 @@ from sgnoise import evidence, store
 from sgnoise.files import atomic_path
 from sgnoise.jobs import running_job
 from sgnoise.laws import LOOKS
+from sgnoise.numerals import SUPERSCRIPTS, with_error
 
 # The laws of each kind of table, in the order of its columns.
 LAWS = {
@@ -152,23 +153,7 @@ def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> s
 # --- layout -------------------------------------------------------------------------------------
 
 
-_MOST_PLACES = 6
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_PLAIN_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-
-
-def measured(value: float, error: float) -> str:
-    """``0.0123 ± 0.0004``: the mean to the second digit of its error."""
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.3g}"
-    exponent = math.floor(math.log10(max(abs(value), error)))
-    digits = max(0, exponent - math.floor(math.log10(error)) + 1)
-    places = max(0, digits - exponent)
-    if places <= _MOST_PLACES:
-        return f"{value:.{places}f} ± {error:.{places}f}"
-    scale = 10.0**exponent
-    power = str(exponent).translate(_SUPERSCRIPTS)
-    return f"({value / scale:.{digits}f} ± {error / scale:.{digits}f})×10{power}"
+_PLAIN_DIGITS = {raised: plain for plain, raised in SUPERSCRIPTS.items()}
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:
@@ -182,7 +167,7 @@ def layout(table: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
     Cell = Callable[[Mapping[str, Any]], str]
 
     def law_cell(law: str) -> Cell:
-        return lambda row: measured(row[f"{law}_sse"], row[f"{law}_sse_se"])
+        return lambda row: with_error(row[f"{law}_sse"], row[f"{law}_sse_se"])
 
     cells: dict[str, Cell] = {
         "Model": lambda row: str(row["run"]),

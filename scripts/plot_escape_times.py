@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from sgnoise import plots
 from sgnoise.escape.theories import THEORIES
 from sgnoise.jobs import running_job
+from sgnoise.numerals import with_error
 
 _MARKS: dict[str, dict[str, Any]] = {
     "all replicas escaped": {"marker": "o", "markerfacecolor": plots.INK},
@@ -76,7 +77,7 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
             shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
             edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
             axes.fill_between(rates[shown], *edges, color=theory.colour, alpha=0.2, linewidth=0)
-            text = f"$k$ = {plots.with_error(row['exponent'], row['exponent_se'])}"
+            text = f"$k$ = {with_error(row['exponent'], row['exponent_se'])}"
             text += f",  $R^2$ = {row['r_squared']:.3f}"
         handles.append(Line2D([], [], **style, label=text))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.26), borderaxespad=0)

@@ -12,6 +12,7 @@ from scipy.stats import binom, norm
 from sgnoise import plots, readers, seeds, stable
 from sgnoise.jobs import running_job
 from sgnoise.laws import LOOKS
+from sgnoise.numerals import with_error
 
 _RANDOM_COUNT = 4
 _LAYER_COUNT = 2
@@ -122,7 +123,7 @@ def draw_parameter(figure: SubFigure, noise: np.ndarray, row: pd.Series) -> None
     draw_core(core, scaled, row)
     draw_tail(tail, scaled, row)
     core.set_ylabel(r"density $\times\,\hat{\sigma}$")
-    alpha = plots.with_error(row["alpha"], row["alpha_se"])
+    alpha = with_error(row["alpha"], row["alpha_se"])
     flag = f"  ({row['flag']})" if row["flag"] else ""
     figure.suptitle(
         f"{readers.parameter_name(row)}\n"

@@ -7,8 +7,9 @@ import pandas as pd
 
 from sgnoise import store, theory
 from sgnoise.jobs import running_job
+from sgnoise.numerals import wilson_interval
 from sgnoise.progress import track
-from sgnoise.sde import LevySystem, binomial_interval, first_exit
+from sgnoise.sde import LevySystem, first_exit
 from sgnoise.seeds import integer_seed
 
 
@@ -69,7 +70,7 @@ def simulate_exit_axis(
         )
         left = ~exits.censored
         count, first = int(left.sum()), int(np.sum(exits.coordinate == 0))
-        probability, low, high = binomial_interval(first, count)
+        probability, low, high = wilson_interval(first, count)
         mean, mean_low, mean_high = exits.mean_time()
         ratio = theory.exit_probability_ratio(both, epsilon, box, rho=rho)[0, 1]
         constants = (both, epsilon, -box, box)

@@ -8,12 +8,12 @@ import pandas as pd
 
 from sgnoise import store, theory
 from sgnoise.jobs import running_job
+from sgnoise.numerals import wilson_interval
 from sgnoise.progress import track
 from sgnoise.sde import (
     Exits,
     LevySystem,
     Schedule,
-    binomial_interval,
     first_exit,
     first_exit_by_jumps,
 )
@@ -124,8 +124,8 @@ def measured(exits: Exits, large: float) -> dict[str, float]:
     count = int(left.sum())
     mean, low, high = exits.mean_time()
     upper = int(np.sum((exits.coordinate == 0) & (exits.side > 0)))
-    probability, probability_low, probability_high = binomial_interval(upper, count)
-    share, share_low, share_high = binomial_interval(int(np.sum(exits.jump[left] >= large)), count)
+    probability, probability_low, probability_high = wilson_interval(upper, count)
+    share, share_low, share_high = wilson_interval(int(np.sum(exits.jump[left] >= large)), count)
     return {
         "censored": exits.time.size - count,
         "mean_exit_time": mean,

@@ -10,8 +10,9 @@ import pandas as pd
 
 from sgnoise import store, theory
 from sgnoise.jobs import running_job
+from sgnoise.numerals import wilson_interval
 from sgnoise.progress import track
-from sgnoise.sde import Exits, LevySystem, Schedule, binomial_interval, first_exit_by_jumps
+from sgnoise.sde import Exits, LevySystem, Schedule, first_exit_by_jumps
 from sgnoise.seeds import generator, integer_seed
 
 _PATHS = 10000
@@ -225,7 +226,7 @@ def pairs(*, rho: float, seed: int, threads: int) -> Iterator[Row]:
             threads=threads,
         )
         first = int(np.sum(exits.coordinate == 0))
-        value, low, high = binomial_interval(first, exits.time.size)
+        value, low, high = wilson_interval(first, exits.time.size)
         yield {
             "alpha": pair[0],
             "alpha_2": pair[1],

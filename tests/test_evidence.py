@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from sgnoise import evidence, fitting, goodness, stable
@@ -23,16 +21,6 @@ def student() -> np.ndarray:
 def gaussian_fits() -> tuple[fitting.Fit, fitting.Fit]:
     noise = np.random.default_rng(2).standard_normal((4000, DRAWS), dtype=np.float32)
     return fitting.fit_gaussian(noise), fitting.fit_stable(noise)
-
-
-@given(n=st.integers(1, 400), share=st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
-def test_wilson_interval_agrees_with_scipy(n: int, share: float) -> None:
-    hits = np.arange(n) < round(share * n)
-    found = evidence.share_of(hits)
-    expected = stats.binomtest(int(hits.sum()), n).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert found.n == n
 
 
 def test_share_of_nothing_is_nan() -> None:

@@ -832,21 +832,6 @@ def test_read_law(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "text"),
-    [
-        (1.5234, 0.0512, "1.523 ± 0.051"),
-        (152.34, 51.2, "152 ± 51"),
-        (0.034, 0.0012, "0.0340 ± 0.0012"),
-        (2.0, np.nan, "2"),
-        (3.1e-7, 2e-8, r"(3.10 ± 0.20)$\times10^{-7}$"),
-        (-3.1e6, 2e5, r"(-3.10 ± 0.20)$\times10^{6}$"),
-    ],
-)
-def test_with_error(value: float, error: float, text: str) -> None:
-    assert plots.with_error(value, error) == text
-
-
-@pytest.mark.parametrize(
     ("value", "text"),
     [
         (0.002, "0.002"),

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from sgnoise import sde, sde_kernels, stable, theory
@@ -15,7 +13,6 @@ from sgnoise.sde import (
     Exits,
     LevySystem,
     Schedule,
-    binomial_interval,
     first_exit,
     first_exit_by_jumps,
     levy_constant,
@@ -484,19 +481,3 @@ def test_gradient_must_keep_the_shape() -> None:
     system = LevySystem(alpha=1.5, epsilon=0.1, gradient=lambda w: w[0])
     with pytest.raises(ValueError, match="gradient"):
         first_exit(system, -1.0, 1.0, step=0.1, max_steps=5, paths=4, seed=1)
-
-
-@given(trials=st.integers(1, 500), data=st.data())
-@settings(max_examples=30, deadline=None)
-def test_binomial_interval_holds_the_share(trials: int, data: st.DataObject) -> None:
-    successes = data.draw(st.integers(0, trials))
-    share, low, high = binomial_interval(successes, trials)
-    assert 0 <= low <= share <= high <= 1
-    assert low < high
-
-
-def test_binomial_interval_against_the_textbook() -> None:
-    share, low, high = binomial_interval(40, 100)
-    expected = stats.binomtest(40, 100).proportion_ci(method="wilson")
-    assert (share, low, high) == pytest.approx((0.4, expected.low, expected.high), abs=1e-4)
-    assert math.isnan(binomial_interval(0, 0)[0])

@@ -177,21 +177,6 @@ def test_any_text_is_escaped(text: str) -> None:
     assert re.fullmatch(f"(?:{plain}|{character}|{formula})*", make_table.escape_latex(text))
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "expected"),
-    [
-        (0.018, 0.0049, "0.0180 ± 0.0049"),
-        (0.0038, 3.83e-6, "(3.8000 ± 0.0038)×10⁻³"),
-        (3.2e-6, 4.1e-8, "(3.200 ± 0.041)×10⁻⁶"),
-        (0.02, np.nan, "0.02"),
-        (0.0, 0.0, "0"),
-        (123.4, 21.0, "123 ± 21"),
-    ],
-)
-def test_means_are_rounded_to_their_error(value: float, error: float, expected: str) -> None:
-    assert make_table.measured(value, error) == expected
-
-
 def test_fits_measured_in_different_ways_do_not_share_a_table(
     fits: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-# Two-sided 95 % of a normal law.
-_Z95 = 1.959963984540054
+from sgnoise.numerals import wilson_interval
 
 # Differences that may be rounding: of SSE in relation to its size (2e-8 was seen between equal
 # laws, 4e-6 at least between different ones), and of mean log densities.
@@ -79,14 +78,7 @@ class Share:
 
 def share_of(hits: np.ndarray) -> Share:
     """The share of True with Wilson's interval, which is right near 0 and 1, too."""
-    n = len(hits)
-    if n == 0:
-        return Share(np.nan, np.nan, np.nan, 0)
-    share = float(np.mean(hits))
-    spread = _Z95**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return Share(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)), n)
+    return Share(*wilson_interval(int(np.sum(hits)), len(hits)), len(hits))
 
 
 def sse_wins(sse: np.ndarray, rival_sse: np.ndarray) -> Share:

@@ -127,19 +127,6 @@ def tick_text(value: float) -> str:
     return f"${power}$" if math.isclose(factor, 1) else rf"${factor:.3g}\times{power}$"
 
 
-def with_error(value: float, error: float) -> str:
-    """``value ± error`` to the second digit of the error; without the error where there is none."""
-    if not math.isfinite(error) or error <= 0:
-        return f"{value:.3g}"
-    digits = 1 - math.floor(math.log10(error))
-    if digits > 5 or abs(value) >= 1e5:
-        exponent = math.floor(math.log10(max(abs(value), error)))
-        factor = 10.0**-exponent
-        return f"({with_error(value * factor, error * factor)})$\\times10^{{{exponent}}}$"
-    digits = max(digits, 0)
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
 def scientific(value: float) -> str:
     """``value`` to two digits with a power of ten, as mathematical text."""
     mantissa, exponent = f"{value:.1e}".split("e")

@@ -214,18 +214,6 @@ class Exits:
         return mean, mean - margin, mean + margin
 
 
-def binomial_interval(successes: int, trials: int) -> tuple[float, float, float]:
-    """Share of successes and its 95 % interval (Wilson's); NaN without trials."""
-    if trials == 0:
-        return math.nan, math.nan, math.nan
-    share, z2 = successes / trials, 1.96**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    margin = 1.96 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    margin /= 1 + z2 / trials
-    # At the ends rounding could put the share outside.
-    return share, min(share, max(0.0, centre - margin)), max(share, min(1.0, centre + margin))
-
-
 def _per_coordinate(name: str, values: Values, dimensions: int) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.size not in (1, dimensions) or array.ndim > 1:
