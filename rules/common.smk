@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger as snakemake_logger
 
 # Threads that spin while they wait bring every other job on a busy machine to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,8 +18,11 @@ sys.path.insert(0, str(SCRIPTS))
 
 from sgnoise import resources as needs
 from sgnoise.digest import code_digest, library_version
+from sgnoise.printing import print_briefly
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import SettingsError, complete_settings, load_schema
+
+print_briefly(snakemake_logger, dry_run=workflow.output_settings.dryrun)
 
 try:
     SETTINGS = complete_settings(

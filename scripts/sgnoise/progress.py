@@ -18,17 +18,13 @@ _LINE_SECONDS = 5.0
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield ``items`` and show how far they are: a bar on a terminal, plain lines in the log."""
+    """Yield ``items`` and show how far they are: a bar on a terminal, plain lines in the log.
+
+    In a job there is no bar: standard error is its log, and the terminal shows how far the run is.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    terminal = sys.__stderr__
-    bar = tqdm(
-        total=total,
-        desc=description,
-        file=terminal,
-        leave=False,
-        disable=terminal is None or not terminal.isatty(),
-    )
+    bar = tqdm(total=total, desc=description, leave=False, disable=not sys.stderr.isatty())
     started = last = time.monotonic()
     with bar:
         for done, item in enumerate(items, start=1):
