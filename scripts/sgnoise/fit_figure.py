@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 from sgnoise import plots
 from sgnoise.fitting import Fit
 from sgnoise.laws import LOOKS
+from sgnoise.numerals import with_error
 
 # Of the values, the histogram shows this share in the middle; the other panels show all.
 _CENTRAL = 0.99
@@ -62,7 +63,7 @@ def draw(fit: Fit) -> Figure:
 def _title(fit: Fit) -> str:
     look = LOOKS[fit.law]
     words = [
-        f"{name.replace('_', ' ')} {plots.with_error(values[0], fit.parameters[f'{name}_se'][0])}"
+        f"{name.replace('_', ' ')} {with_error(values[0], fit.parameters[f'{name}_se'][0])}"
         for name, values in fit.parameters.items()
         if f"{name}_se" in fit.parameters
     ]
