@@ -94,14 +94,12 @@ rule simulate_escape:
 
 
 rule measure_escape_noise:
-    """Alpha of the gradient noise at a minimum, and the escape times that the SDE makes of it."""
+    """Alpha of the gradient noise of every weight at a minimum."""
     input:
         arrays="results/data/{dataset}/arrays.npz",
         minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
-        plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
     output:
         noise=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/noise.parquet",
-        prediction=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/prediction.parquet",
     log:
         f"{RESULTS}/logs/measure_escape_noise/{{dataset}}/m{{minimum}}.log",
     benchmark:
@@ -115,13 +113,44 @@ rule measure_escape_noise:
     params:
         study=STUDY,
         dataset="{dataset}",
-        minimum=lambda wildcards: int(wildcards.minimum),
+        batch_sizes=ESCAPE["batch_sizes"],
         draws=ESCAPE["noise_draws"],
-        paths=ESCAPE["exit_paths"],
+        minimum=lambda wildcards: int(wildcards.minimum),
         seed=lambda wildcards: seed("escape noise", wildcards.dataset),
         code=code("measure_escape_noise.py"),
     script:
         "../scripts/measure_escape_noise.py"
+
+
+rule predict_escape:
+    """The escape times that the SDE makes of the noise at a minimum."""
+    input:
+        arrays="results/data/{dataset}/arrays.npz",
+        minimum=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/minimum.npz",
+        plan=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/plan.json",
+        noise=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/noise.parquet",
+    output:
+        basin=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/basin.parquet",
+        prediction=f"{RESULTS}/escape/{{dataset}}/m{{minimum}}/prediction.parquet",
+    log:
+        f"{RESULTS}/logs/predict_escape/{{dataset}}/m{{minimum}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict_escape/{{dataset}}/m{{minimum}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        study=STUDY,
+        dataset="{dataset}",
+        paths=ESCAPE["exit_paths"],
+        minimum=lambda wildcards: int(wildcards.minimum),
+        seed=lambda wildcards: seed("escape noise", wildcards.dataset),
+        code=code("predict_escape.py"),
+    script:
+        "../scripts/predict_escape.py"
 
 
 rule fit_escape:

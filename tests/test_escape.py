@@ -13,14 +13,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 import find_minimum
 import fit_escape
 import measure_escape_noise
 import plan_escape
+import predict_escape
 import simulate_escape
 import tabulate_escape
-from sgnoise import escape, store
+from sgnoise import escape, gradients, store
 from sgnoise.data import datasets
 from sgnoise.escape import kernels, simulation
 from specs import prepare
@@ -539,23 +541,34 @@ def simulate(
     return path / name
 
 
-def measure_noise(path: Path) -> dict[str, Any]:
-    paths: dict[str, Any] = {
-        "noise_path": str(path / "noise.parquet"),
-        "prediction_path": str(path / "prediction.parquet"),
-    }
+def measure_noise(path: Path, batch_sizes: list[int], name: str = "noise.parquet") -> Path:
     measure_escape_noise.measure_escape_noise(
         arrays_path=str(path / "arrays.npz"),
         minimum_path=str(path / "minimum.npz"),
-        plan_path=str(path / "plan.json"),
-        **paths,
+        noise_path=str(path / name),
+        batch_sizes=batch_sizes,
         draws=200,
+        minimum_index=0,
+        threads=1,
+        **NAMES,
+    )
+    return path / name
+
+
+def predict(path: Path, noise: Path) -> Path:
+    predict_escape.predict_escape(
+        arrays_path=str(path / "arrays.npz"),
+        minimum_path=str(path / "minimum.npz"),
+        plan_path=str(path / "plan.json"),
+        noise_path=str(noise),
+        basin_path=str(path / "basin.parquet"),
+        prediction_path=str(path / "prediction.parquet"),
         paths=32,
         minimum_index=0,
         threads=1,
         **NAMES,
     )
-    return paths
+    return path / "prediction.parquet"
 
 
 def test_the_minimum_is_recorded(folder: Path) -> None:
@@ -648,11 +661,10 @@ def test_replicas_become_times_and_theories(folder: Path) -> None:
     schema = pq.read_schema(paths[0])
     assert schema.field("iterations").type == "int64"
     assert schema.field("escaped").type == schema.field("diverged").type == "bool"
-    noise = measure_noise(folder)
+    noise = measure_noise(folder, [8])
     fitted = NAMES | {"times_path": str(folder / "times.parquet"), "bootstrap": 200}
     fitted["theories_path"] = str(folder / "theories.parquet")
-    fitted |= {"noise_paths": [noise["noise_path"]]}
-    fitted |= {"prediction_paths": [noise["prediction_path"]]}
+    fitted |= {"noise_paths": [str(noise)], "prediction_paths": [str(predict(folder, noise))]}
     fit_escape.fit_escape(escape_paths=paths, **fitted)
     times = pd.read_parquet(folder / "times.parquet")
     theories = pd.read_parquet(folder / "theories.parquet")
@@ -672,7 +684,7 @@ def test_replicas_become_times_and_theories(folder: Path) -> None:
         theories_paths=[str(folder / "theories.parquet")], table_path=str(table)
     )
     assert pd.read_csv(table)["theory"].tolist() == ["levy", "diffusion", "kramers"]
-    alpha = pd.read_parquet(noise["noise_path"])["alpha"].dropna()
+    alpha = pd.read_parquet(noise)["alpha"].dropna()
     assert theories["noise_alpha"].iloc[0] == pytest.approx(alpha.mean())
     assert store.read_metadata(folder / "times.parquet")["settings"]["bootstrap"] == 200
     with pytest.raises(ValueError, match="replica 0 of batch size 8 and learning rate"):
@@ -686,20 +698,67 @@ def test_replicas_become_times_and_theories(folder: Path) -> None:
 def test_the_gradients_of_samples_add_up(kind: dict[str, Any]) -> None:
     problem, parameters = make_problem(60, 4, [5, 4], 3, **kind)
     minimum = escape.Minimum(parameters, [5, 4], kind["activation"], kind["loss"], 0.0, np.ones(1))
-    by_sample = measure_escape_noise.sample_gradients(minimum, problem)
+    network = measure_escape_noise.network_of(minimum, problem)
+    by_sample = gradients.per_sample_gradients(
+        network,
+        measure_escape_noise.squared_error if problem.squared else functional.cross_entropy,
+        torch.from_numpy(problem.rows),
+        torch.from_numpy(problem.targets),
+        gradients.sample_parameters(network, uniform=10**6, per_layer=0, seed=0),
+    ).numpy()
     assert by_sample.shape == (len(parameters), 60)
     np.testing.assert_allclose(
         by_sample.mean(axis=1), escape.loss_gradient(problem, parameters), atol=1e-6
     )
 
 
+def test_noise_is_that_of_every_weight_in_the_order_of_the_minimum(folder: Path) -> None:
+    noise = pd.read_parquet(measure_noise(folder, [32, 8], "both.parquet"))
+    parameters = escape.load_minimum(str(folder / "minimum.npz")).parameters
+    assert len(noise) == 2 * len(parameters)
+    assert noise["batch_size"].unique().tolist() == [32, 8]
+    large, small = (
+        part.reset_index(drop=True) for _, part in noise.groupby("batch_size", sort=False)
+    )
+    assert large["parameter_index"].tolist() == list(range(len(parameters)))
+    keys = list(store.PARAMETER_COLUMNS)
+    pd.testing.assert_frame_equal(large[keys], small[keys])
+    # Layer after layer: its weights row by row, then its biases.
+    for _, layer in large.groupby("layer_index"):
+        assert layer["tensor"].drop_duplicates().tolist() == ["weight", "bias"]
+        for _, tensor in layer.groupby("tensor"):
+            assert tensor["offset"].tolist() == list(range(len(tensor)))
+    # A mean of four times as many samples is closer to the normal law, and less often exactly zero.
+    assert np.isfinite(large["alpha"]).sum() > 50
+    assert large["alpha"].median() > small["alpha"].median()
+    assert (large["zero_fraction"] <= small["zero_fraction"]).all()
+
+
+def test_a_prediction_needs_the_noise_of_every_batch_size_of_the_plan(folder: Path) -> None:
+    noise = measure_noise(folder, [32], "other.parquet")
+    with pytest.raises(ValueError, match="noise of 0 weights at batch size 8"):
+        predict(folder, noise)
+
+
+def test_a_basin_has_the_curvature_and_edges_of_every_weight(folder: Path) -> None:
+    predict(folder, measure_noise(folder, [8]))
+    basin = pd.read_parquet(folder / "basin.parquet")
+    minimum = escape.load_minimum(str(folder / "minimum.npz"))
+    wine = datasets.load(str(folder / "arrays.npz"))
+    problem = minimum.problem(*wine.batch("train", slice(None)), 3)
+    np.testing.assert_array_equal(
+        basin["curvature"], escape.loss_curvature(problem, minimum.parameters)
+    )
+    assert (basin["edge_low"] < 0).all()
+    assert (basin["edge_high"] > 0).all()
+    assert np.isfinite(basin["edge_high"]).sum() > 10
+
+
 def test_an_edge_is_where_the_loss_crosses(
     problem: escape.Problem, descent: escape.Descent
 ) -> None:
     threshold = descent.losses[-1] + LOSS_DELTA
-    lower, upper = measure_escape_noise.basin_edges(
-        problem, descent.parameters, threshold=threshold
-    )
+    lower, upper = escape.basin_edges(problem, descent.parameters, threshold=threshold)
     assert (lower < 0).all()
     assert (upper > 0).all()
     checked = 0
@@ -717,7 +776,7 @@ def test_an_edge_is_where_the_loss_crosses(
 
 def test_the_system_steps_as_sgd_does_with_stable_noise() -> None:
     alpha, scale, rate = np.array([1.2, 1.7]), np.array([0.3, 2.0]), 0.05
-    system = measure_escape_noise.noise_system(alpha, scale, np.ones(2), rate)
+    system = predict_escape.noise_system(alpha, scale, np.ones(2), rate)
     np.testing.assert_allclose(
         system.increment_scale(np.array([0.0, rate]))[0], rate * scale, rtol=1e-12
     )
@@ -726,8 +785,8 @@ def test_the_system_steps_as_sgd_does_with_stable_noise() -> None:
 def test_small_noise_leaves_by_one_jump() -> None:
     """Where jumps are rare the simulated time is that of the first jump that leads out."""
     alpha, scale = np.full(3, 1.2), np.array([1.0, 2.0, 3.0])
-    predicted = measure_escape_noise.predict_times(
-        measure_escape_noise.noise_system(alpha, scale, np.full(3, 50.0), 1e-3),
+    predicted = predict_escape.predict_times(
+        predict_escape.noise_system(alpha, scale, np.full(3, 50.0), 1e-3),
         np.full(3, -1.0),
         np.full(3, 2.0),
         learning_rate=1e-3,

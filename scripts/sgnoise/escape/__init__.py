@@ -4,7 +4,7 @@
 """
 
 from sgnoise.escape.kernels import data_loss
-from sgnoise.escape.landscape import hessian_top, loss_curvature, loss_gradient
+from sgnoise.escape.landscape import basin_edges, hessian_top, loss_curvature, loss_gradient
 from sgnoise.escape.problem import (
     ACTIVATIONS,
     LOSSES,
@@ -24,6 +24,7 @@ __all__ = [
     "Escapes",
     "Minimum",
     "Problem",
+    "basin_edges",
     "data_loss",
     "descend",
     "escape_times",
