@@ -78,7 +78,7 @@ def draw_alphas(axes: Axes, alphas: pd.DataFrame) -> None:
         showfliers=False,
         gap=0.2,
         linewidth=0,
-        line_kws={"color": "white", "linewidth": 1.5},
+        line_kws={"color": plots.INK, "linewidth": 1.2},
         **shared,
     )
 

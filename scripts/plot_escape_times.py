@@ -76,9 +76,8 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
             margin = 1.96 * np.sqrt(np.maximum(variance, 0))
             shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
             edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
-            axes.fill_between(rates[shown], *edges, color=theory.colour, alpha=0.2, linewidth=0)
             text = f"$k$ = {with_error(row['exponent'], row['exponent_se'])}"
-            text += f",  $R^2$ = {row['r_squared']:.3f}"
+            text += rf",  $\Delta\,\ln L$ = ${0 - row['log_likelihood_ratio']:+.1f}$"
         handles.append(Line2D([], [], **style, label=text))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.26), borderaxespad=0)
 

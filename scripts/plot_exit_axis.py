@@ -55,7 +55,7 @@ def plot_exit_axis(*, exit_axis_path: str, png_path: str, pdf_path: str) -> None
             axes.set_xlabel("$α_1$, the lower of the two")
             axes.set_xticks(sorted(panel["alpha_1"].unique()))
             shown = exits[["low", "corollary", "small_noise"]]
-            axes.set_ylim(min(48, 100 * shown.min().min() - 2), 101)
+            axes.set_ylim(bottom=min(48, 100 * shown.min().min() - 2))
         grid[0].set_ylabel("exits through axis 1 (%)")
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle="", label=f"Δ = {delta:g}")

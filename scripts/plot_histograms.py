@@ -20,6 +20,7 @@ _LAYER_COUNT = 2
 _CORE = 8.0
 _TAIL_START = 0.3
 _CORE_BINS = 48
+_BAND = 0.15
 _LAWS = ("stable", "gaussian")
 
 
@@ -109,7 +110,7 @@ def draw_tail(axes: Axes, noise: np.ndarray, row: pd.Series) -> None:
         colour = LOOKS[law].colour
         axes.plot(grid, share, LOOKS[law].line, color=colour)
         band = np.array(binom.interval(0.95, size.size, share)) / size.size
-        axes.fill_between(grid, *band.clip(floor / 2), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(grid, *band.clip(floor / 2), color=colour, alpha=_BAND, linewidth=0)
     sns.ecdfplot(x=size, complementary=True, color=plots.INK, linewidth=1, ax=axes)
     axes.set(xlabel=r"$|\zeta| / \hat{\sigma}$", ylabel="share beyond")
     plots.log_ticks(axes.xaxis, low, high)
@@ -147,6 +148,7 @@ def draw_legend(figure: Figure, draws: int) -> None:
             )
             for law in _LAWS
         ),
+        Patch(color=plots.GREY, alpha=_BAND, linewidth=0, label="95 % if the law held"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 

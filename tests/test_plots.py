@@ -116,7 +116,8 @@ def make_escape(folder: Path, dataset: str, *, missing: bool = False) -> tuple[s
                     "mean_high": 1.3 * mean,
                 }
             )
-        for theory, exponent in (("levy", 1.5), ("diffusion", 0.06), ("kramers", 0.03)):
+        fits = (("levy", 1.5, 0.0), ("diffusion", 0.06, 0.94), ("kramers", 0.03, -2.0))
+        for theory, exponent, ratio in fits:
             theories.append(
                 {
                     "dataset": dataset,
@@ -128,7 +129,7 @@ def make_escape(folder: Path, dataset: str, *, missing: bool = False) -> tuple[s
                     "exponent_se": 0.012,
                     "log_coefficient_se": 0.03,
                     "log_coefficient_exponent_covariance": -0.0003,
-                    "r_squared": 0.97,
+                    "log_likelihood_ratio": ratio,
                 }
             )
     paths = folder / f"{dataset}_times.parquet", folder / f"{dataset}_theories.parquet"
@@ -421,7 +422,10 @@ def test_escape_panels_show_times_and_theories(gallery: Any) -> None:
     heights = [segment[1][1] for segment in strip.collections[0].get_segments()]
     assert_allclose(heights, [100, 40, 0, 0, 0, 0])
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
-    assert legend[0] == "$k$ = 1.500 ± 0.012,  $R^2$ = 0.970"
+    assert [entry.partition(",")[2] for entry in legend] == [
+        rf"  $\Delta\,\ln L$ = ${gain}$" for gain in ("+0.0", "-0.9", "+2.0")
+    ]
+    assert legend[0].startswith("$k$ = 1.500 ± 0.012,")
 
 
 def test_every_row_of_escape_times_shows_its_own_learning_rates(gallery: Any) -> None:
