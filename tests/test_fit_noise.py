@@ -91,6 +91,14 @@ def test_there_is_a_row_for_every_parameter_and_law(fits: pd.DataFrame) -> None:
     assert set(fits["law"]) == set(LAWS)
 
 
+def test_estimators_of_the_literature_stand_beside_the_stable_fit(fits: pd.DataFrame) -> None:
+    columns = ["alpha_log_moment", "alpha_quantile"]
+    assert fits.loc[fits["law"] != "stable", columns].isna().all().all()
+    fitted = fits[(fits["law"] == "stable") & (fits["flag"] == "")]
+    for column in columns:
+        assert abs((fitted[column] - fitted["alpha"]).median()) < 0.1, column
+
+
 def test_rows_that_cannot_be_fitted_say_why(fits: pd.DataFrame) -> None:
     for index, flag in {0: "all_zero", 1: "not_finite", 3: "constant"}.items():
         rows = fits[fits["parameter_index"] == index]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, special, stats
 
-from sgnoise import fitting, stable
+from sgnoise import estimators, fitting, stable
 from sgnoise.fitting import Fit
 from sgnoise.laws import LAWS
 
@@ -626,15 +626,15 @@ def test_estimators_of_the_literature(alpha: float) -> None:
     data = noise(alpha, (500, 1000), seed=51)
     spread = fitting.fit_stable(data).alpha.std()
     for estimate, low, high, bias in (
-        (fitting.block_log_moment_alpha(data), 1.7, 8.0, 0.03),
-        (fitting.quantile_alpha(data), 1.05, 3.0, 0.02),
-        (fitting.characteristic_function_alpha(data), 0.98, 1.4, 0.01),
+        (estimators.block_log_moment_alpha(data), 1.7, 8.0, 0.03),
+        (estimators.quantile_alpha(data), 1.05, 3.0, 0.02),
+        (estimators.characteristic_function_alpha(data), 0.98, 1.4, 0.01),
     ):
         assert abs(np.mean(estimate) - alpha) < bias
         assert low < estimate.std() / spread < high
-    scaled = fitting.characteristic_function_alpha(1e-9 * data[:50])
+    scaled = estimators.characteristic_function_alpha(1e-9 * data[:50])
     np.testing.assert_allclose(
-        scaled, fitting.characteristic_function_alpha(data[:50], location="median"), rtol=1e-6
+        scaled, estimators.characteristic_function_alpha(data[:50], location="median"), rtol=1e-6
     )
 
 
@@ -643,20 +643,20 @@ def test_estimators_of_the_literature_on_bad_rows() -> None:
     data[1] = 0.0
     data[2, 3] = np.nan
     for function in (
-        fitting.block_log_moment_alpha,
-        fitting.quantile_alpha,
-        fitting.characteristic_function_alpha,
+        estimators.block_log_moment_alpha,
+        estimators.quantile_alpha,
+        estimators.characteristic_function_alpha,
     ):
         assert np.isnan(function(data)).tolist() == [False, True, True]
     with pytest.raises(ValueError, match="blocks"):
-        fitting.block_log_moment_alpha(np.ones((2, 101)))
+        estimators.block_log_moment_alpha(np.ones((2, 101)))
 
 
 def test_block_log_moment_by_hand() -> None:
     row = np.arange(1.0, 13.0)  # 12 values: blocks of 3
     sums = np.array([6.0, 15.0, 24.0, 33.0])
     expected = np.log(3.0) / (np.log(sums).mean() - np.log(row).mean())
-    assert fitting.block_log_moment_alpha(row[None, :])[0] == pytest.approx(expected, rel=1e-12)
+    assert estimators.block_log_moment_alpha(row[None, :])[0] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -676,9 +676,9 @@ def test_one_row_comes_in_many_forms(law: str) -> None:
         np.testing.assert_array_equal(fit.scale, expected.scale)
         np.testing.assert_array_equal(fit.log_likelihood, expected.log_likelihood)
     for estimate in (
-        fitting.block_log_moment_alpha,
-        fitting.quantile_alpha,
-        fitting.characteristic_function_alpha,
+        estimators.block_log_moment_alpha,
+        estimators.quantile_alpha,
+        estimators.characteristic_function_alpha,
     ):
         np.testing.assert_array_equal(estimate(row[0]), estimate(row))
     with pytest.raises(ValueError, match=r"shape \(1, 1, 200\); it must be a matrix, one row a"):

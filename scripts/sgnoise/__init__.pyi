@@ -8,9 +8,10 @@ from sgnoise import gradients as gradients  # needs torch
 from sgnoise import noise as noise
 from sgnoise import sde as sde
 from sgnoise import stable as stable
+from sgnoise.estimators import block_log_moment_alpha as block_log_moment_alpha
+from sgnoise.estimators import characteristic_function_alpha as characteristic_function_alpha
+from sgnoise.estimators import quantile_alpha as quantile_alpha
 from sgnoise.fitting import Fit as Fit
-from sgnoise.fitting import block_log_moment_alpha as block_log_moment_alpha
-from sgnoise.fitting import characteristic_function_alpha as characteristic_function_alpha
 from sgnoise.fitting import fit_gaussian as fit_gaussian
 from sgnoise.fitting import fit_generalised_gaussian as fit_generalised_gaussian
 from sgnoise.fitting import fit_laplace as fit_laplace
@@ -18,7 +19,6 @@ from sgnoise.fitting import fit_normal_inverse_gaussian as fit_normal_inverse_ga
 from sgnoise.fitting import fit_stable as fit_stable
 from sgnoise.fitting import fit_stable_shared_alpha as fit_stable_shared_alpha
 from sgnoise.fitting import fit_student_t as fit_student_t
-from sgnoise.fitting import quantile_alpha as quantile_alpha
 from sgnoise.gradients import per_sample_gradients as per_sample_gradients  # needs torch
 from sgnoise.gradients import sample_parameters as sample_parameters  # needs torch
 from sgnoise.noise import mini_batch_noise as mini_batch_noise

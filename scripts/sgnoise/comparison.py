@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from sgnoise import fitting, goodness
+from sgnoise import estimators, fitting, goodness
 from sgnoise.progress import track
 
 # Parameters whose evidence is computed together.
@@ -112,12 +112,19 @@ def evidence_table(
     _, held_out = goodness.split_draws(used, held_out_fraction)
     ordered = np.sort(used, axis=1)
     histograms = goodness.histogram(used, bins=bins, span=span)
+    # Blocks of as many values as fit into the draws: a prime number of them has none.
+    cut = noise[:, : noise.shape[1] // 10 * 10]
+    others = {
+        "alpha_log_moment": estimators.block_log_moment_alpha(cut, threads=1),
+        "alpha_quantile": estimators.quantile_alpha(noise, threads=1),
+    }
     tables = []
     for law, fit in fits.items():
         sse, sse_floor = goodness.sum_of_squared_errors(histograms, fit, scaling=scaling)
         measures = {
             "law": law,
             **fit.parameters,
+            **(others if law == "stable" else {}),
             "log_likelihood": fit.log_likelihood,
             "held_out_log_likelihood": goodness.held_out_log_likelihood(
                 held_out, held_out_fits[law]
@@ -134,5 +141,5 @@ def evidence_table(
         tables.append(pd.concat([keys.reset_index(drop=True), pd.DataFrame(measures)], axis=1))
     table = pd.concat(tables, ignore_index=True)
     parameters = dict.fromkeys(name for fit in fits.values() for name in fit.parameters)
-    first = [*keys.columns, "law", *parameters]
+    first = [*keys.columns, "law", *parameters, *(others if "stable" in fits else {})]
     return table[[*first, *table.columns.drop(first)]]

@@ -21,7 +21,6 @@ from sgnoise import plots
 from sgnoise.fitting import Fit
 from sgnoise.laws import LOOKS
 from sgnoise.numerals import with_error
-from sgnoise.numerals import with_error
 
 # Of the values, the histogram shows this share in the middle; the other panels show all.
 _CENTRAL = 0.99

@@ -27,12 +27,10 @@ A row that cannot be fitted never stops the others: its parameters are NaN and `
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,6 +38,7 @@ from sgnoise import fit_kernels as kernels
 from sgnoise import stable
 from sgnoise.laws import LAWS
 from sgnoise.messages import unknown_name
+from sgnoise.rows import Location, as_rows, in_blocks, locations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,15 +57,12 @@ FLAGS = (
 )
 MIN_VALUES = kernels.MIN_VALUES
 
-_BLOCK_VALUES = 1 << 17  # values that a thread looks at in one go: 1 MB
-
 # Standard errors by which the values on one side of the location outnumber those on the other where
 # it is suspected to be wrong, and rows that are then looked at closely.
 _ONE_SIDED = 6.0
 _SUSPECTS = 64
 
 _Array = NDArray[np.float64]
-Location = Literal["zero", "median"] | ArrayLike
 NanPolicy = Literal["raise", "flag"]
 
 
@@ -239,17 +235,17 @@ class Fit:
 
     def logpdf(self, x: ArrayLike, *, threads: int = 1) -> _Array:
         """ln of each row's fitted density at its points ``x`` (P, K); NaN without a fit."""
-        points = _matrix(x, "x")
+        points = as_rows(x, "x")
         return self._evaluate(kernels.LOG_DENSITY, points, points.shape, threads)
 
     def cdf(self, x: ArrayLike, *, threads: int = 1) -> _Array:
         """Each row's fitted distribution function at its points ``x`` (P, K), to 1e-7."""
-        points = _matrix(x, "x")
+        points = as_rows(x, "x")
         return self._evaluate(kernels.DISTRIBUTION, points, points.shape, threads)
 
     def ppf(self, probability: ArrayLike, *, threads: int = 1) -> _Array:
         """Quantiles of each row's fitted law at its probabilities (P, K), as ``stable.ppf``."""
-        wanted = _matrix(probability, "probability")
+        wanted = as_rows(probability, "probability")
         scale, location = (self.parameters[name][:, None] for name in ("scale", "location"))
 
         def lower_tail(distance: _Array) -> _Array:
@@ -264,7 +260,7 @@ class Fit:
             ordered: values in increasing order, NaN (not in use) last, (P, M).
             threads: how many to use.
         """
-        values = _matrix(ordered, "ordered")
+        values = as_rows(ordered, "ordered")
         return self._evaluate(kernels.DISTANCE, values, (len(values), 1), threads)[:, 0]
 
     def _evaluate(
@@ -286,104 +282,13 @@ class Fit:
                 code, kind, block, form[rows], scale[rows], location[rows], tables, out[rows]
             )
 
-        _in_blocks(points, evaluate, threads)
+        in_blocks(points, evaluate, threads)
         return out
 
 
 def _code(law: str) -> int:
     """The number that stands for a law in the kernels."""
     return getattr(kernels, LAWS[law].kernel)
-
-
-def _matrix(values: ArrayLike, name: str) -> NDArray[np.generic]:
-    array = _unmasked(values, name) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
-    if array.ndim == 1:
-        array = array[None, :]
-    if array.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {array.shape}; it must be a matrix, one row a parameter, or one row"
-        )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has type {array.dtype}; it must hold real numbers")
-    return array
-
-
-def _unmasked(values: np.ma.MaskedArray, name: str) -> NDArray[np.generic]:
-    """The values that are not masked, row by row."""
-    kept = values.count(axis=-1)
-    if values.ndim > 1 and np.ptp(kept):
-        raise ValueError(
-            f"{name} is a masked array whose rows keep {kept.min()} to {kept.max()} values; each "
-            f"must keep as many: fit the rows one by one, {name}[0].compressed()"
-        )
-    return values.compressed().reshape(*values.shape[:-1], -1)
-
-
-def _in_blocks(
-    values: NDArray[np.generic], function: Callable[[_Array, slice], None], threads: int | None
-) -> None:
-    """Call ``function(block, rows)`` for blocks of rows as float64, on several threads.
-
-    A block is about 1 MB, each thread has one buffer for them: whatever the type of ``values``, no
-    copy of the whole is made, and the kernels are compiled for one type only. Threads of Python,
-    and not numba's own, halve the time that compiling takes, and leave a process free to fork.
-    """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; it must be at least 1")
-    count, width = values.shape
-    height = min(max(1, _BLOCK_VALUES // max(1, width)), max(1, count))
-    blocks = [slice(start, min(start + height, count)) for start in range(0, count, height)]
-    workers = max(1, min(threads or numba.config.NUMBA_NUM_THREADS, len(blocks)))
-
-    def work(share: list[slice]) -> None:
-        buffer = np.empty((height, width))
-        for rows in share:
-            block = buffer[: rows.stop - rows.start]
-            block[...] = values[rows]
-            function(block, rows)
-
-    if workers == 1:
-        work(blocks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(work, blocks[worker::workers]) for worker in range(workers)]:
-            done.result()
-
-
-def _medians(noise: NDArray[np.generic], threads: int | None) -> _Array:
-    medians = np.zeros(len(noise))
-
-    def median(block: _Array, rows: slice) -> None:
-        # Partial sorting leaves the middle where it belongs; NaN sorts last.
-        half = block.shape[1] // 2
-        block.partition([half - 1, half] if half else [half], axis=1)
-        odd = block.shape[1] % 2 == 1
-        medians[rows] = block[:, half] if odd else 0.5 * (block[:, half - 1] + block[:, half])
-
-    if noise.shape[1] > 0:
-        with np.errstate(invalid="ignore"):
-            _in_blocks(noise, median, threads)
-    # A row with NaN or infinity is flagged for that, whatever its location.
-    return np.where(np.isfinite(medians), medians, 0.0)
-
-
-def _locations(noise: NDArray[np.generic], location: Location, threads: int | None) -> _Array:
-    if isinstance(location, str):
-        if location == "zero":
-            return np.zeros(len(noise))
-        if location == "median":
-            return _medians(noise, threads)
-        raise ValueError(
-            f"location is {location!r}; it must be 'zero', 'median', a number or one a row"
-        )
-    centres = np.array(location, dtype=np.float64)
-    if centres.ndim == 0:
-        centres = np.full(len(noise), centres)
-    if centres.shape != (len(noise),) or not np.isfinite(centres).all():
-        raise ValueError(
-            f"location has shape {centres.shape}; it must be {len(noise)} finite numbers, one a row"
-        )
-    return centres
 
 
 def _check_finite(status: NDArray[np.int64], nan_policy: NanPolicy) -> None:
@@ -468,8 +373,8 @@ def _fit(
     *,
     alpha: float = np.nan,
 ) -> Fit:
-    values = _matrix(noise, "noise")
-    centres = _locations(values, location, threads)
+    values = as_rows(noise, "noise")
+    centres = locations(values, location, threads)
     out = np.empty((len(values), kernels.COLUMNS))
     _fit_rows(law, values, centres, alpha, np.full(len(values), np.nan), threads, out)
     # A shape that is held at a value is not free.
@@ -491,7 +396,7 @@ def _fit_rows(
     def fit(block: _Array, rows: slice) -> None:
         kernels.fit_rows(code, block, location[rows], alpha, log_scale[rows], tables, out[rows])
 
-    _in_blocks(noise, fit, threads)
+    in_blocks(noise, fit, threads)
 
 
 def _check_alpha(alpha: float) -> None:
@@ -573,8 +478,8 @@ def fit_stable_shared_alpha(
     has its own best scale. ``alpha`` and ``alpha_se`` repeat the shared value for all fitted rows.
     Arguments and errors as for ``fit_stable``.
     """
-    values = _matrix(noise, "noise")
-    centres = _locations(values, location, threads)
+    values = as_rows(noise, "noise")
+    centres = locations(values, location, threads)
     # A start: the median alpha of a few rows.
     some = np.linspace(0, len(values) - 1, min(len(values), 64)).astype(np.int64)
     start = np.empty((len(some), kernels.COLUMNS))
@@ -684,129 +589,3 @@ def fit_normal_inverse_gaussian(
     where it ends if the sample's kurtosis is at most 3. Arguments as for ``fit_stable``.
     """
     return _fit("normal_inverse_gaussian", noise, location, nan_policy, threads)
-
-
-# --- the estimators of alpha that the literature used, to compare with -------------------------
-
-
-def block_log_moment_alpha(noise: ArrayLike) -> _Array:
-    """alpha of each row from sums of blocks (Mohammadi et al. 2015, as in Simsekli et al. 2019).
-
-    1/alpha = (mean ln|Y| - mean ln|X|)/ln m, with Y the sums of m consecutive values and m the
-    largest divisor of M not above its root. Zeros are left out of the means. It can exceed 2.
-
-    Args:
-        noise: (P, M).
-
-    Returns:
-        (P,), NaN where the row has no values other than zero, or a NaN.
-
-    Raises:
-        ValueError: M has no divisor between 2 and its root (a prime).
-    """
-    values = _matrix(noise, "noise")
-    m_total = values.shape[1]
-    divisors = [m for m in range(2, int(np.sqrt(m_total)) + 1) if m_total % m == 0]
-    if not divisors:
-        raise ValueError(f"{m_total} values a row cannot be cut into blocks; drop one of them")
-    m = divisors[-1]
-
-    out = np.empty(len(values))
-
-    def mean_log(block: _Array) -> _Array:
-        size = np.abs(block)
-        used = size > 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(size == 0.0, 0.0, np.log(size))
-            return logs.sum(axis=1) / used.sum(axis=1)
-
-    def estimate(block: _Array, rows: slice) -> None:
-        sums = block.reshape(len(block), -1, m).sum(axis=2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out[rows] = np.log(m) / (mean_log(sums) - mean_log(block))
-
-    _in_blocks(values, estimate, None)
-    return out
-
-
-def quantile_alpha(noise: ArrayLike) -> _Array:
-    """alpha of each row from the ratio of the quantile ranges 5-95 % and 25-75 % (McCulloch 1986).
-
-    The relation to alpha is that of the symmetric law, from this package's distribution function
-    instead of McCulloch's rounded table; a ratio beyond its ends gives 0.5 or 2.
-
-    Args:
-        noise: (P, M).
-
-    Returns:
-        (P,), NaN where the row has a NaN or its quartiles are equal.
-    """
-    return _quantile_fit(_matrix(noise, "noise"), None)[0]
-
-
-def _quantile_fit(noise: NDArray[np.generic], threads: int | None) -> tuple[_Array, _Array]:
-    """alpha and scale by quantiles."""
-    tables = stable.tables()
-    quartiles, outer = np.empty((2, len(noise)))
-
-    def ranges(block: _Array, rows: slice) -> None:
-        with np.errstate(invalid="ignore"):
-            q05, q25, q75, q95 = np.quantile(
-                block, [0.05, 0.25, 0.75, 0.95], axis=1, overwrite_input=True
-            )
-            outer[rows], quartiles[rows] = q95 - q05, q75 - q25
-
-    _in_blocks(noise, ranges, threads)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(outer / quartiles)
-    grid = stable.ALPHA_MIN + np.arange(tables.ratio.size) / kernels.TABLE_ALPHA_STEPS
-    alpha = np.interp(ratio, tables.ratio[::-1], grid[::-1])
-    alpha[~np.isfinite(ratio)] = np.nan
-    scale = 0.5 * quartiles / np.exp(np.interp(alpha, grid, tables.median))
-    return alpha, scale
-
-
-# Number of points k of the regression by alpha (columns) and sample size, of Koutrouvelis (1980).
-_POINTS_ALPHA = (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.9)
-_POINTS_SIZE = (200, 800, 1600)
-_POINTS = (
-    (134, 86, 30, 28, 24, 22, 11, 9),
-    (124, 68, 24, 22, 18, 16, 11, 9),
-    (118, 56, 20, 18, 15, 14, 11, 10),
-)
-
-
-def characteristic_function_alpha(
-    noise: ArrayLike,
-    *,
-    location: Location = "zero",
-    threads: int | None = None,
-) -> _Array:
-    """alpha of each row by regression on the empirical characteristic function (Koutrouvelis 1980).
-
-    ln(-ln|phi(t)|^2) is linear in ln t with slope alpha. The row is divided by its scale (from
-    quantiles first, then from the regression, three times), t = pi k/25, and the number of points
-    depends on alpha.
-
-    Args:
-        noise: (P, M).
-        location: as for ``fit_stable``; it only guards the precision of the angles.
-        threads: as for ``fit_stable``.
-
-    Returns:
-        (P,), NaN where the row has a NaN or its quartiles are equal.
-    """
-    values = _matrix(noise, "noise")
-    alpha, scale = _quantile_fit(values, threads)
-    centres = _locations(values, location, threads)
-    by_size = [
-        np.interp(values.shape[1], _POINTS_SIZE, column) for column in zip(*_POINTS, strict=True)
-    ]
-    middles = 0.05 + 0.1 * np.arange(21)
-    points = np.rint(np.interp(middles, _POINTS_ALPHA, by_size)).astype(np.int64)
-
-    def regress(block: _Array, rows: slice) -> None:
-        kernels.characteristic_rows(block, centres[rows], scale[rows], points, 3, alpha[rows])
-
-    _in_blocks(values, regress, threads)
-    return alpha

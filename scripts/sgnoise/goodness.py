@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from sgnoise import fitting, seeds
+from sgnoise.rows import quantile
 
 
 class FittedLaw(Protocol):
@@ -75,26 +76,16 @@ def histogram(used: np.ndarray, *, bins: int, span: str | float) -> Histogram:
         raise ValueError(f"span is {span!r}; it must be 'full' or a number in (0, 1)")
     ordered = np.sort(used, axis=1)  # NaN last
     draws = np.isfinite(ordered).sum(axis=1)
-    low = _quantile(ordered, draws, (1 - share) / 2)
-    high = _quantile(ordered, draws, (1 + share) / 2)
+    low = quantile(ordered, draws, (1 - share) / 2)
+    high = quantile(ordered, draws, (1 + share) / 2)
     spread = high > low
     low, high = np.where(spread, low, np.nan), np.where(spread, high, np.nan)
     steps = np.arange(bins + 1) / bins
     edges = low[:, None] * (1 - steps) + high[:, None] * steps
     shares = np.full((len(used), bins), np.nan)
     shares[spread] = _counts(used[spread], edges[spread]) / draws[spread, None]
-    deviation = np.sort(np.abs(used - _quantile(ordered, draws, 0.5)[:, None]), axis=1)
-    return Histogram(edges, shares, _quantile(deviation, draws, 0.5), draws)
-
-
-def _quantile(ordered: np.ndarray, draws: np.ndarray, share: float) -> np.ndarray:
-    """The quantile of the first ``draws`` values of each row, interpolated; NaN without any."""
-    rows = np.arange(len(ordered))
-    position = np.maximum(draws - 1, 0) * share
-    below = np.floor(position).astype(np.int64)
-    above = np.minimum(below + 1, np.maximum(draws - 1, 0))
-    weight = position - below
-    return ordered[rows, below] * (1 - weight) + ordered[rows, above] * weight
+    deviation = np.sort(np.abs(used - quantile(ordered, draws, 0.5)[:, None]), axis=1)
+    return Histogram(edges, shares, quantile(deviation, draws, 0.5), draws)
 
 
 @njit(nogil=True, cache=True)
