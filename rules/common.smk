@@ -17,7 +17,7 @@ SCRIPTS = FOLDER / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from sgnoise import resources as needs
-from sgnoise.digest import code_digest, library_version
+from sgnoise.digest import Project, library_version, network_digest
 from sgnoise.printing import print_briefly
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import SettingsError, complete_settings, load_schema
@@ -63,9 +63,12 @@ wildcard_constraints:
     minimum=r"\d+",
 
 
+PROJECT = Project(SCRIPTS)
+
+
 def code(script):
-    """The digest that makes a rule run again when its script, or what that imports, changes."""
-    return code_digest(script, SCRIPTS)
+    """The digest that makes a rule run again when what its script reaches changes."""
+    return PROJECT.digest(script)
 
 
 def source(path):
@@ -102,14 +105,12 @@ def network_code(run):
     The digest of the user's own network (`module:function`), the release of the library that has
     the network, or None.
     """
-    package, separator, _ = RUNS[run]["model"]["name"].partition(":")
+    name = RUNS[run]["model"]["name"]
+    package, separator, _ = name.partition(":")
     if package in NETWORK_LIBRARIES:
         library = NETWORK_LIBRARIES[package]
         return f"{library}=={library_version(library)}"
-    file = Path(*package.split(".")).with_suffix(".py")
-    if not separator or not file.is_file():
-        return None
-    return code_digest(file, Path("."))
+    return network_digest(name, Path("."), SCRIPTS) if separator else None
 
 
 def seed(*names):

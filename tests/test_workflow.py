@@ -157,8 +157,7 @@ def test_touching_every_source_runs_nothing(clone: Path) -> None:
 
 
 def test_an_edited_plot_reruns_its_figure_and_the_report(clone: Path) -> None:
-    with open(clone / "scripts/plot_exit_axis.py", "a") as script:
-        script.write("\n_EDITED = True\n")
+    replace(clone / "scripts/plot_exit_axis.py", "exits through axis 1 (%)", "exits (%)")
     figure = "results/micro/figures/figure_9"
     assert planned(clone) == {f"{figure}.png", f"{figure}.pdf", PAGE}
     snakemake(clone)
@@ -166,8 +165,7 @@ def test_an_edited_plot_reruns_its_figure_and_the_report(clone: Path) -> None:
 
 
 def test_edited_fits_rerun_fits_and_what_follows_but_no_training(clone: Path) -> None:
-    with open(clone / "scripts/sgnoise/fitting.py", "a") as module:
-        module.write("\n_EDITED = True\n")
+    replace(clone / "scripts/sgnoise/fitting.py", "_fit_rows(", "_fit_the_rows(")
     paths = planned(clone)
     fits = {path for path in paths if "/fits/" in path}
     # Five runs and two controls, each at two batch sizes.
@@ -210,9 +208,17 @@ def test_an_edited_network_of_the_users_own_reruns_its_runs_only(clone: Path) ->
     assert touched == {"own"}
 
 
-def test_a_comment_reruns_nothing(clone: Path) -> None:
-    with open(clone / "scripts/sgnoise/fitting.py", "a") as module:
+def test_words_rerun_nothing(clone: Path) -> None:
+    library = clone / "scripts/sgnoise"
+    with open(library / "fitting.py", "a") as module:
         module.write("\n# A remark.\n")
+    # A progress bar and how it is shown, the words of an error, a message, a docstring.
+    replace(clone / "scripts/draw_noise.py", 'track(', 'track(  # shown\n        ')
+    replace(library / "progress.py", "_LINE_SECONDS = 5.0", "_LINE_SECONDS = 9.0")
+    replace(library / "fitting.py", "it must be in [", "it has to lie in the interval [")
+    replace(library / "messages.py", "did you mean", "is it")
+    replace(library / "training.py", '"resuming after epoch %d"', '"going on after epoch %d"')
+    replace(clone / "scripts/pretrain.py", '"""Train', '"""Teach')
     assert planned(clone) == set()
 
 

@@ -84,8 +84,10 @@ def record(
     try:
         return Graph(run, model, inputs, targets, rows)
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        logger.info("the pass is not recorded as a CUDA graph, so it is slower: %s", reason)
+        logger.info(
+            "the pass is not recorded as a CUDA graph, so it is slower: %s",
+            str(error).partition("\n")[0],
+        )
         return None
 
 
