@@ -48,6 +48,7 @@ def run(path: str, hint: hints.Hint | None = None) -> float:
     from library import late
 
     square = shapes.Square(3.0)
+    shapes.Plain()
     return numbers.add(1, 2) + len(text) + renamed() + LIMIT + late.value() + square.area()
 
 
@@ -104,6 +105,13 @@ class Square(Shape):
 
     def area(self) -> float:
         return super().area() ** 2
+
+
+class Plain:
+    def draw(self) -> None:
+        from library import unused
+
+        print(unused)
 
 
 class Circle:
@@ -311,6 +319,13 @@ def test_words_do_not_count_where_they_are_passed_on(folder: Path, handler: str)
     before = digest(folder)
     replace(folder / "script.py", "no path among", "no path in")
     assert digest(folder) == before
+
+
+@pytest.mark.parametrize("call", ["shapes.Plain().draw()", "getattr(shapes.Plain(), 'draw')()"])
+def test_what_a_method_imports_counts_where_it_may_be_called(folder: Path, call: str) -> None:
+    assert "library.unused" not in Project(folder).reach("script.py").definitions()
+    replace(folder / "script.py", "shapes.Plain()", call)
+    assert "library.unused" in Project(folder).reach("script.py").definitions()
 
 
 def test_a_call_within_a_message_counts_if_it_may_act(folder: Path) -> None:

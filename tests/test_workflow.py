@@ -213,7 +213,7 @@ def test_words_rerun_nothing(clone: Path) -> None:
     with open(library / "fitting.py", "a") as module:
         module.write("\n# A remark.\n")
     # A progress bar and how it is shown, the words of an error, a message, a docstring.
-    replace(clone / "scripts/draw_noise.py", 'track(', 'track(  # shown\n        ')
+    replace(clone / "scripts/draw_noise.py", "track(", "track(  # shown\n        ")
     replace(library / "progress.py", "_LINE_SECONDS = 5.0", "_LINE_SECONDS = 9.0")
     replace(library / "fitting.py", "it must be in [", "it has to lie in the interval [")
     replace(library / "messages.py", "did you mean", "is it")

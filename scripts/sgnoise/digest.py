@@ -9,10 +9,12 @@ libraries that these use.
 imports, directly or not, the statements that do more at import than to give a value a name: all but
 definitions, imports, and assignments of plain values. Of the rest, what these name, and what that
 names in turn: functions and classes as a whole, with their decorators, defaults and bases; every
-statement that binds a name. A module that is used otherwise than by ``module.name`` (passed on,
-``getattr``) counts as a whole, as does one of which a name is wanted that is not found in it; a
-package that makes its names on demand (``__getattr__``) says in its stub, ``__init__.pyi``, where
-they come from. In doubt, more counts: a result out of date is worse than a job too many.
+statement that binds a name. What a method imports by itself (``fit.plot()`` the drawing) counts
+where code that is reached has the name of the method after a full stop or as a text. A module that
+is used otherwise than by ``module.name`` (passed on, ``getattr``) counts as a whole, as does one of
+which a name is wanted that is not found in it; a package that makes its names on demand
+(``__getattr__``) says in its stub, ``__init__.pyi``, where they come from. In doubt, more counts: a
+result out of date is worse than a job too many.
 
 **What does not.** Comments, docstrings and layout; ``if TYPE_CHECKING``; annotations that are never
 evaluated; the words of messages: texts in ``raise``, in warnings, in calls of a logger, of
@@ -213,6 +215,8 @@ class _Statement:
         uses: what it names, by the names of its module: chains as ``("store", "write_table")``.
         absolute: the same by full name, of what is imported within functions.
         imports: what it imports, also within functions, by full name.
+        attributes: all names after a full stop, and texts that could be such.
+        methods: what each method names that imports something, in a class that no library calls.
         cuts: what of the text does not count: first and last byte, and what stands for it.
         reads: whether it reads messages of errors or docstrings.
         loads: whether it imports what its text does not name.
@@ -223,6 +227,8 @@ class _Statement:
     uses: set[Chain] = field(default_factory=set)
     absolute: set[Chain] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    methods: dict[str, _Statement] = field(default_factory=dict)
     cuts: list[tuple[int, int, bytes]] = field(default_factory=list)
     reads: bool = False
     loads: bool = False
@@ -266,7 +272,8 @@ class _Module:
         self.hints: set[str] = set()
         for statement in self.statements:
             _Reader(self, statement).read()
-        used = {chain[0] for statement in self.statements for chain in statement.uses}
+        methods = [part for found in self.statements for part in found.methods.values()]
+        used = {chain[0] for found in (*self.statements, *methods) for chain in found.uses}
         self._used = used | self.hints
         self.acts = [index for index, node in enumerate(tree.body) if self._acts(node)]
         self.main = [index for index in self.acts if _is_main(tree.body[index])]
@@ -470,7 +477,9 @@ class _Reader:
         self._statement = statement
         self._errors: list[str] = []  # names of the errors caught around here
         self._passing = 0  # within a message, where to mention an error is to pass it on
+        self._main = statement
         self._visitors: dict[type, Callable[[Any, Scope], None]] = {
+            ast.Constant: self._constant,
             ast.Name: self._name,
             ast.Attribute: self._name,
             ast.FunctionDef: self._function,
@@ -502,11 +511,16 @@ class _Reader:
         for node in nodes:
             self._visit(node, scope)
 
+    def _constant(self, node: ast.Constant, scope: Scope) -> None:
+        if isinstance(node.value, str) and node.value.isidentifier():
+            self._statement.attributes.add(node.value)
+
     def _name(self, node: ast.expr, scope: Scope) -> None:
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
             node = node.value
+        self._statement.attributes.update(parts)
         if "__doc__" in parts:
             self._statement.reads = True
         if not isinstance(node, ast.Name):
@@ -532,7 +546,28 @@ class _Reader:
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         self._docstring(node)
-        self._visit_all(_children(node), scope)
+        apart = [part for part in node.body if self._is_apart(node, part)]
+        self._visit_all([*node.bases, *node.keywords, *node.decorator_list], scope)
+        self._visit_all((part for part in node.body if part not in apart), scope)
+        for part in apart:
+            assert isinstance(part, ast.FunctionDef)
+            self._statement = self._main.methods.setdefault(part.name, _Statement(part))
+            self._visit(part, scope)
+            self._statement = self._main
+
+    def _is_apart(self, node: ast.ClassDef, part: ast.stmt) -> bool:
+        """Whether a part of a class is a method that imports something, and only we call it."""
+        return (
+            node is self._main.node
+            and not node.bases
+            and isinstance(part, ast.FunctionDef)
+            and not part.name.startswith("__")
+            and all(
+                isinstance(one, ast.Name) and one.id in ("classmethod", "property", "staticmethod")
+                for one in part.decorator_list
+            )
+            and any(isinstance(one, ast.Import | ast.ImportFrom) for one in ast.walk(part))
+        )
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
         self._docstring(node)
@@ -653,7 +688,7 @@ class _Reader:
         if words and all(words) and not call.keywords:
             # With the brackets: one text for two, or none.
             first, last = self._module.span(call.func)[1], self._module.span(call)[1]
-            self._statement.cuts.append((first, last, b'("")'))
+            self._main.cuts.append((first, last, b'("")'))
         else:
             keywords = [part.value for part in call.keywords]
             for part in (*call.args, *keywords):
@@ -707,7 +742,7 @@ class _Reader:
                 self._cut(text, b"")
 
     def _cut(self, node: ast.expr | ast.stmt, instead: bytes) -> None:
-        self._statement.cuts.append((*self._module.span(node), instead))
+        self._main.cuts.append((*self._module.span(node), instead))
 
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -884,7 +919,9 @@ class Reached:
         self._started: set[str] = set()
         self._whole: set[str] = set()
         self._looked_up: set[tuple[str, Chain, bool]] = set()
-        self._waiting: list[tuple[_Module, int]] = []
+        self._waiting: list[tuple[_Module, _Statement]] = []
+        self._attributes: set[str] = set()
+        self._methods: list[tuple[_Module, str, _Statement]] = []
         self._literally = False
         self.libraries: set[str] = set()
         self.loads: set[str] = set()
@@ -936,8 +973,7 @@ class Reached:
 
     def _work(self) -> None:
         while self._waiting:
-            module, index = self._waiting.pop()
-            statement = module.statements[index]
+            module, statement = self._waiting.pop()
             for chain in statement.uses:
                 self._look_up(module, chain, own=True)
             for chain in statement.absolute:
@@ -950,13 +986,19 @@ class Reached:
             if statement.loads:
                 self.loads.add(module.name)
             self._literally |= statement.reads
+            self._attributes |= statement.attributes
+            self._methods += [(module, name, part) for name, part in statement.methods.items()]
+            if not self._waiting:
+                called = [found for found in self._methods if found[1] in self._attributes]
+                self._methods = [found for found in self._methods if found not in called]
+                self._waiting += [(module, part) for module, _, part in called]
 
     def _add(self, module: _Module, index: int) -> None:
         """A statement counts."""
         statements = self._statements.setdefault(module.name, set())
         if index not in statements:
             statements.add(index)
-            self._waiting.append((module, index))
+            self._waiting.append((module, module.statements[index]))
 
     def _start(self, module: _Module, as_script: bool) -> None:
         """What runs when a module is imported."""
