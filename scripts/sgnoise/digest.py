@@ -313,8 +313,7 @@ class _Module:
         # From Python 3.12 on, an f-string may hold quotes of its own kind: its end is not found.
         if sys.version_info >= (3, 12) and not all(
             _STRINGS.fullmatch(self._bytes[slice(*self.span(part))].decode())
-            for part in ast.walk(node)
-            if isinstance(part, ast.JoinedStr)
+            for part in _f_strings(node)
         ):
             return text
         return layout_free(text)
@@ -795,6 +794,15 @@ def _annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]
     arguments = [part for part in ast.walk(node.args) if isinstance(part, ast.arg)]
     found = [*(argument.annotation for argument in arguments), node.returns]
     return [annotation for annotation in found if annotation is not None]
+
+
+def _f_strings(node: ast.AST) -> Iterator[ast.JoinedStr]:
+    """The f-strings in a node, but none within another, as a format may be."""
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, ast.JoinedStr):
+            yield part
+        else:
+            yield from _f_strings(part)
 
 
 def _is_name(node: ast.expr) -> bool:
