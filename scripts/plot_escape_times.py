@@ -76,6 +76,7 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
             margin = 1.96 * np.sqrt(np.maximum(variance, 0))
             shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
             edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
+            axes.fill_between(rates[shown], *edges, color=theory.colour, alpha=0.12, linewidth=0)
             text = f"$k$ = {with_error(row['exponent'], row['exponent_se'])}"
             text += rf",  $\Delta\,\ln L$ = ${0 - row['log_likelihood_ratio']:+.1f}$"
         handles.append(Line2D([], [], **style, label=text))

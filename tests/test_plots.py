@@ -421,6 +421,13 @@ def test_escape_panels_show_times_and_theories(gallery: Any) -> None:
     assert_allclose(levy.get_ydata(), 128 * np.asarray(levy.get_xdata()) ** -1.5)
     heights = [segment[1][1] for segment in strip.collections[0].get_segments()]
     assert_allclose(heights, [100, 40, 0, 0, 0, 0])
+    # Bands of the bootstrap: log τ = log c − k log η, at the panel's left edge.
+    x = np.log(levy.get_xdata()[0])
+    width = 1.96 * np.sqrt(0.03**2 + (x * 0.012) ** 2 + 2 * x * 0.0003)
+    bands = [part.get_paths()[0] for part in panel.collections]
+    assert len(bands) == 3
+    left = bands[0].vertices[np.isclose(bands[0].vertices[:, 0], levy.get_xdata()[0])][:, 1]
+    assert_allclose(np.log(left.max() / left.min()), 2 * width)
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
     assert [entry.partition(",")[2] for entry in legend] == [
         rf"  $\Delta\,\ln L$ = ${gain}$" for gain in ("+0.0", "-0.9", "+2.0")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 
 try:
-    import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -49,8 +47,7 @@ def draw(fit: Fit) -> Figure:
     used = values if len(values) - len(away) < 2 else away
     if not np.isfinite(fit.log_likelihood[0]):
         raise ValueError(f"the row has no fit to draw: its flag is '{fit.flag[0]}'")
-    settings: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
-    with mpl.rc_context(settings | plots.STYLE):
+    with plots.style():
         figure = _Shown(figsize=(plots.WIDTH, 2.9), layout="constrained")
         density, tail, quantiles = figure.subplots(1, 3)
         _density(density, fit, used)

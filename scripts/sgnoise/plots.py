@@ -90,16 +90,23 @@ def seeded_jitter() -> Iterator[None]:
 
 
 @contextmanager
+def style() -> Iterator[None]:
+    """The project's style, in which the reader's own matplotlib settings play no part."""
+    # Not through matplotlib.style, which reads every style file of the machine.
+    settings: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    with mpl.rc_context(settings | STYLE):
+        yield
+
+
+@contextmanager
 def drawing(
     png_path: str, pdf_path: str, *, title: str, height: float, width: float = WIDTH
 ) -> Iterator[Figure]:
     """A figure in the project's style, ``width`` by ``height`` inches, saved when the block ends.
 
-    The reader's own matplotlib settings play no part. ``title`` goes into the files' metadata.
+    ``title`` goes into the files' metadata.
     """
-    # Not through matplotlib.style, which reads every style file of the machine.
-    settings: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
-    with mpl.rc_context(settings | STYLE), seeded_jitter():
+    with style(), seeded_jitter():
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         save_figure(figure, png_path, pdf_path, title)
