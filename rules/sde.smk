@@ -8,7 +8,7 @@ rule simulate_exit_axis:
         f"{RESULTS}/benchmarks/simulate_exit_axis.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=60,
@@ -31,7 +31,7 @@ rule simulate_exit_time:
         f"{RESULTS}/benchmarks/simulate_exit_time.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=60,

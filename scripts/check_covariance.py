@@ -134,7 +134,7 @@ def check_covariance(
     norm = float(minimum.norm())
     logger.info("%d weights, |W*| = %.3g", network.size, norm)
 
-    def measured(away: np.ndarray) -> np.ndarray:
+    def row_sums_at(away: np.ndarray) -> np.ndarray:
         """Row sums of the covariance at W* + ``away``, a point (N,)."""
         found = network.gradients(minimum + torch.from_numpy(away)).numpy()
         return covariance_row_sum(found) / batch_size
@@ -151,19 +151,18 @@ def check_covariance(
         values = {"measured": seen.ravel(), "formula": said.ravel()}
         tables.append(pd.DataFrame(columns | values))
 
-    base, nothing = measured(np.zeros(network.size)), np.zeros((network.size, network.size))
-    variants: tuple[theory.Variant, ...] = ("text", "appendix")
-    for variant in variants:
+    base, nothing = row_sums_at(np.zeros(network.size)), np.zeros((network.size, network.size))
+    for variant in theory.VARIANTS:
         add("row sums", "at the minimum", variant, base, formula(nothing, variant))
     for distance in distances:
         direction = rng.standard_normal((starts // 2, network.size))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         away = distance * norm * np.concatenate([direction, -direction])
-        single = np.stack([measured(w) for w in away])
+        single = np.stack([row_sums_at(w) for w in away])
         moment = away.T @ away / starts
         where = f"{distance:g} |W*| away"
         opposite = f"{where}, opposite points averaged"
-        for variant in variants:
+        for variant in theory.VARIANTS:
             add("row sums", opposite, variant, single.mean(axis=0), formula(moment, variant))
         change = formula(moment) - formula(nothing)
         add("change", opposite, "text", single.mean(axis=0) - base, change)
@@ -186,7 +185,7 @@ def check_covariance(
         root = np.linalg.cholesky(spread)
         normal = rng.standard_normal((starts, network.size))
         points = drift + normal @ root.T
-        seen = np.mean([measured(w) for w in points], axis=0)
+        seen = np.mean([row_sums_at(w) for w in points], axis=0)
         where = f"{share:g} |W*| away at first, t {time:g}, alpha {alpha:g}, "
         where += f"epsilon {epsilon:g}, rho {rho:g}"
         pairs = np.triu_indices(network.size, 1)

@@ -105,7 +105,7 @@ def simulate_exit_time(
                 "rho": rho,
                 "paths": paths,
                 "simulator": "euler_maruyama" if affordable else "by_jumps",
-                **measured(exits, epsilon ** (1 - rho)),
+                **summary(exits, epsilon ** (1 - rho)),
                 "jump_mean_exit_time": jump_mean,
                 "jump_low": jump_low,
                 "jump_high": jump_high,
@@ -118,7 +118,7 @@ def simulate_exit_time(
     )
 
 
-def measured(exits: Exits, large: float) -> dict[str, float]:
+def summary(exits: Exits, large: float) -> dict[str, float]:
     """Exit time, share of exits by the first upper edge, share at jumps above ``large``."""
     left = ~exits.censored
     count = int(left.sum())
@@ -151,8 +151,7 @@ def bounds(
         "relaxation_time": theory.relaxation_time(np.copy, epsilon, -box, box, zeta=1.0),
         "jump_interval": 1 / theory.jump_intensity(alpha, epsilon, rho=rho).item(),
     }
-    variants: tuple[theory.Variant, ...] = ("text", "appendix")
-    for variant in variants:
+    for variant in theory.VARIANTS:
         found[f"bound_{variant}"] = theory.mean_exit_time(
             *basin, rho=rho, gamma=gamma, variant=variant
         )

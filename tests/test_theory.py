@@ -10,7 +10,6 @@ from scipy import integrate
 
 from sgnoise import theory
 
-VARIANTS: tuple[theory.Variant, ...] = ("text", "appendix")
 ALPHA = np.array([0.7, 1.2, 1.8])
 EDGES = (np.array([-1.0, -2.0, -1.5]), np.array([1.0, 0.8, 3.0]))
 
@@ -113,7 +112,7 @@ def covariance_case() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return gradients, hessians, moment @ moment.T
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", theory.VARIANTS)
 def test_row_sum_is_the_sum_of_the_papers_terms(variant: theory.Variant) -> None:
     gradients, hessians, moment = covariance_case()
     found = theory.noise_covariance_row_sum(
@@ -145,7 +144,7 @@ def test_row_sum_of_the_text_is_exact_for_shifted_parabolas() -> None:
 # --- limits and relations -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", theory.VARIANTS)
 def test_theorem_4_1_is_continuous_at_no_decay(variant: theory.Variant) -> None:
     near, at = (
         theory.mean_exit_time(ALPHA, 0.05, *EDGES, rho=0.5, gamma=gamma, variant=variant)
@@ -154,7 +153,7 @@ def test_theorem_4_1_is_continuous_at_no_decay(variant: theory.Variant) -> None:
     assert near == pytest.approx(at, rel=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", theory.VARIANTS)
 def test_theorem_4_1_without_decay_is_twice_corollary_4_2(variant: theory.Variant) -> None:
     """The paper takes the limit gamma -> 1 for the corollary; it loses a factor 2 on the way."""
     theorem = theory.mean_exit_time(ALPHA, 0.05, *EDGES, rho=0.5, gamma=1.0, variant=variant)
@@ -172,7 +171,7 @@ def test_with_another_noise_level_only_the_appendix_keeps_that_factor() -> None:
         / theory.mean_exit_time_without_decay(
             alpha, 0.05, *EDGES, rho=0.5, row_sum=level, variant=variant
         )
-        for variant in VARIANTS
+        for variant in theory.VARIANTS
     }
     assert found["appendix"] == pytest.approx(2)
     assert found["text"] == pytest.approx(2 * level ** (1 - 1.4))
@@ -189,7 +188,7 @@ def test_theorem_4_1_bounds_the_limit_of_small_noise_without_decay(
 ) -> None:
     alpha = np.array(alphas)
     limit = theory.small_noise_exit_time(alpha, epsilon, -1.0, 1.0)
-    for variant in VARIANTS:
+    for variant in theory.VARIANTS:
         bound = theory.mean_exit_time(
             alpha, epsilon, -1.0, 1.0, rho=rho, gamma=1.0, variant=variant
         )
@@ -201,7 +200,7 @@ def test_only_the_texts_theorem_4_1_bounds_it_under_fast_decay() -> None:
     limit = theory.small_noise_exit_time(alpha, epsilon, -1.0, 1.0, gamma=gamma)
     text, appendix = (
         theory.mean_exit_time(alpha, epsilon, -1.0, 1.0, rho=0.5, gamma=gamma, variant=variant)
-        for variant in VARIANTS
+        for variant in theory.VARIANTS
     )
     assert appendix < 0.2 * limit
     assert text > limit
@@ -229,7 +228,7 @@ def test_a_single_parameter_has_no_finite_bound() -> None:
     assert theory.mean_exit_time_without_decay(1.5, 0.1, -1.0, 1.0, rho=0.5) == math.inf
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", theory.VARIANTS)
 def test_theorem_4_3_is_a_time(variant: theory.Variant) -> None:
     """For equal parameters and edges at 1 its "probability" is Theorem 4.1's bound on the time."""
     basin = (np.full(3, 1.3), 0.05, -1.0, 1.0)
@@ -239,7 +238,7 @@ def test_theorem_4_3_is_a_time(variant: theory.Variant) -> None:
     assert probability[0] > 1
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", theory.VARIANTS)
 def test_theorem_4_3_without_decay_is_equation_23(variant: theory.Variant) -> None:
     """At gamma = 1 the gamma function and its argument are out of play."""
     epsilon, rho = 0.05, 0.5

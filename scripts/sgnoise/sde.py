@@ -277,7 +277,7 @@ def _touch_share(alpha: float, activity: float, cutoff: float) -> float:
 def _touch_shares(
     system: LevySystem, cutoff: np.ndarray, box: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """:func:`_overshoot_share` at each edge, (N, 2): lower, upper; the drift is that at the edge.
+    """``_touch_share`` at each edge, (N, 2): lower, upper; the drift is that at the edge.
 
     The schedule is taken at s_t = 1.
     """

@@ -40,8 +40,6 @@ _FLAT_WITHIN = 0.1
 _FEW = 1e-12
 _EARLY = 10.0  # the scheduler t^(gamma-1) is above 1 before t = 1 and takes time to bite
 
-_VARIANTS: tuple[theory.Variant, ...] = ("text", "appendix")
-
 Rule = Literal["bound", "equation", "empty bound", "order"]
 
 
@@ -424,7 +422,7 @@ def theorem_4_1(data: Simulations) -> Iterator[Statement]:
         "decay, alpha < 1": grid[(grid["gamma"] < 1) & (grid["alpha"] < 1)],
         "decay, alpha > 1": grid[(grid["gamma"] < 1) & (grid["alpha"] > 1)],
     }
-    for variant, (name, part) in itertools.product(_VARIANTS, regions.items()):
+    for variant, (name, part) in itertools.product(theory.VARIANTS, regions.items()):
         yield time_bound(
             part,
             f"bound_{variant}",
@@ -438,7 +436,7 @@ def theorem_4_1(data: Simulations) -> Iterator[Statement]:
 def corollary_4_2(data: Simulations) -> Iterator[Statement]:
     """The bound without decay, as the text and as the appendix print it."""
     part = data.exit_time[data.exit_time["gamma"] == 1]
-    for variant in _VARIANTS:
+    for variant in theory.VARIANTS:
         yield time_bound(
             part,
             f"corollary_{variant}",
@@ -547,7 +545,7 @@ def noise_level(data: Simulations) -> Iterator[Statement]:
 def theorem_4_3(data: Simulations) -> Iterator[Statement]:
     """The bound of the probability of one way out, as the text and as the appendix print it."""
     grid = data.exit_time
-    for variant in _VARIANTS:
+    for variant in theory.VARIANTS:
         column = f"bound_probability_{variant}"
         finite = grid[np.isfinite(grid[column])]
         informative = finite[finite[column] < 1]

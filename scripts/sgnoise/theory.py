@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 Variant = Literal["text", "appendix"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 Values = float | np.ndarray  # one number for all parameters, or (N,)
 
 
@@ -542,5 +543,5 @@ def _check_gamma(gamma: float) -> None:
 
 
 def _check_variant(variant: str) -> None:
-    if variant not in ("text", "appendix"):
-        raise ValueError(f"variant = {variant!r}: 'text' or 'appendix'")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant = {variant!r}: {' or '.join(map(repr, VARIANTS))}")
