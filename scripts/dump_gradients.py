@@ -86,7 +86,7 @@ def dump_gradients(
     # Of a sample's gradient TF32 leaves one digit: rounding decides which ReLU is open.
     with devices.cpu_threads(threads), devices.full_precision():
         if mode == "per_sample":
-            parts = _per_sample(network, objective, dataset, sample, place)
+            parts = _per_sample(network, objective, dataset, sample)
             width = dataset.size("train")
         else:
             if batch_size is None or draws is None:
@@ -114,28 +114,13 @@ def _per_sample(
     loss: losses.Loss,
     dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
-    place: torch.device,
 ) -> Iterator[np.ndarray]:
     """(parameters, samples) of one chunk of the samples after another."""
     engine = gradients.PerSampleGradients(network, loss, sample)
-    samples, together = dataset.size("train"), CHUNK
-    for first in track(range(0, samples, CHUNK), "chunks of samples"):
-        last = min(first + CHUNK, samples)
-        while first < last:
-            part = slice(first, min(first + together, last))
-            inputs, targets = dataset.batch("train", part)
-            try:
-                found = engine(
-                    torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place)
-                )
-            except torch.OutOfMemoryError:
-                if together == 1:
-                    raise
-                together //= 2
-                logger.warning("not enough memory on the GPU: going on with %d samples", together)
-            else:
-                yield found.cpu().numpy()
-                first = part.stop
+    chunks = track(range(0, dataset.size("train"), CHUNK), "chunks of samples")
+    arrays = (dataset.batch("train", slice(first, first + CHUNK)) for first in chunks)
+    batches = ((torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in arrays)
+    return engine.stream(batches, together=CHUNK)
 
 
 def _mini_batches(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from sgnoise import fitting, models, settings
 
@@ -41,19 +40,26 @@ def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert network(torch.zeros(2, 5)).shape == (2, 3)
 
 
-def test_gradients_and_fits_in_a_notebook() -> None:
-    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    rng = np.random.default_rng(0)
-    names: dict[str, Any] = {
-        "network": network,
-        "loss": nn.functional.cross_entropy,
-        "inputs": torch.from_numpy(rng.standard_normal((30, 6), dtype=np.float32)),
-        "targets": torch.from_numpy(rng.integers(0, 3, 30)),
-        "noise": rng.standard_normal((4, 200)),
-    }
-    exec(block("python", "per_sample_gradients"), names)
-    assert names["per_sample"].shape == (len(names["sample"]), 30)
+def pasted(code: str) -> dict[str, Any]:
+    """All names after code has run by itself."""
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_measuring_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    table = pasted(block("python", "sgnoise.measure("))["table"]
+    assert (table.groupby(["parameter_index", "batch_size"])["law"].nunique() == 3).all()
+    assert set(table["batch_size"]) == {32, 128}
+    assert "held_out_log_likelihood" in capsys.readouterr().out
+
+
+def test_from_a_network_to_alpha_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    names = pasted(block("python", "mini_batch_noise("))
     assert isinstance(names["fit"], fitting.Fit)
+    assert names["noise"].shape == (len(names["sample"]), 1000)
+    assert np.isfinite(names["fit"].alpha).mean() > 0.9
+    assert "mean" in capsys.readouterr().out
 
 
 def test_every_command_names_a_target_that_exists() -> None:

@@ -12,6 +12,7 @@ Fit laws to numbers, one row or many:
     fit_normal_inverse_gaussian, fit_stable_shared_alpha
                                    -> a Fit: to_frame(), confidence_interval(), plot()
     stable                         density, distribution function, quantiles, random numbers
+    laws                           the list of laws
     goodness                       histograms, sums of squared errors, held-out likelihood
 
 What the noise does to SGD:

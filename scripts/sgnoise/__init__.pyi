@@ -5,6 +5,7 @@ from sgnoise import escape as escape  # needs torch
 from sgnoise import fitting as fitting
 from sgnoise import goodness as goodness
 from sgnoise import gradients as gradients  # needs torch
+from sgnoise import laws as laws
 from sgnoise import noise as noise
 from sgnoise import sde as sde
 from sgnoise import stable as stable
@@ -21,5 +22,7 @@ from sgnoise.fitting import fit_stable_shared_alpha as fit_stable_shared_alpha
 from sgnoise.fitting import fit_student_t as fit_student_t
 from sgnoise.gradients import per_sample_gradients as per_sample_gradients  # needs torch
 from sgnoise.gradients import sample_parameters as sample_parameters  # needs torch
+from sgnoise.measuring import Probe as Probe  # needs torch
+from sgnoise.measuring import measure as measure  # needs torch
 from sgnoise.noise import mini_batch_noise as mini_batch_noise
 from sgnoise.version import __version__ as __version__

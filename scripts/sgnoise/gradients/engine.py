@@ -10,7 +10,7 @@ sample of a batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -256,6 +256,11 @@ class PerSampleGradients:
         return set(self._fallback)
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._tensors[0].parameter.device
+
+    @property
     def recorded(self) -> bool:
         """Whether the pass is repeated as a CUDA graph."""
         return self._graph is not None
@@ -283,6 +288,37 @@ class PerSampleGradients:
             if self._fallback:
                 self._transform(inputs, targets, rows)
         return rows[self._position.to(rows.device)]
+
+    def stream(
+        self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], *, together: int = 128
+    ) -> Iterator[np.ndarray]:
+        """Gradients (parameters, samples) of one part of the samples after another, on the host.
+
+        Args:
+            batches: inputs and targets, on any device.
+            together: samples that pass through the network together at most; where the memory of a
+                GPU does not hold so many, half as many go on.
+
+        Yields:
+            float32, (parameters, samples).
+        """
+        device = self.device
+        for inputs, targets in batches:
+            first = 0
+            while first < len(targets):
+                part = slice(first, first + together)
+                try:
+                    found = self(inputs[part].to(device), targets[part].to(device))
+                except torch.OutOfMemoryError:
+                    if together == 1:
+                        raise
+                    together //= 2
+                    logger.warning(
+                        "not enough memory on the GPU: going on with %d samples", together
+                    )
+                else:
+                    yield found.float().cpu().numpy()
+                    first = part.stop
 
     def _rows_of(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradients (distinct weights, samples) from one pass; zero where there is no rule."""
