@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,16 @@ def test_a_probe_follows_the_network() -> None:
     )
     np.testing.assert_allclose(after["alpha"], expected["alpha"], rtol=1e-6)
     assert not np.allclose(after["scale"], probe.frame().query("step == 0")["scale"])
+
+
+def test_a_notebook_shows_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small(network(), data())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    small(network(), data())
+    assert "batches of samples" in capsys.readouterr().err
 
 
 def test_other_modes_of_autograd_do_not_matter() -> None:

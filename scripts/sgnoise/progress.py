@@ -18,13 +18,14 @@ _LINE_SECONDS = 5.0
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield ``items`` and show how far they are: a bar on a terminal, plain lines in the log.
+    """Yield ``items`` and show how far they are: a bar on a terminal or in a notebook, log lines.
 
     In a job there is no bar: standard error is its log, and the terminal shows how far the run is.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    bar = tqdm(total=total, desc=description, leave=False, disable=not sys.stderr.isatty())
+    shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+    bar = tqdm(total=total, desc=description, leave=False, disable=not shown)
     started = last = time.monotonic()
     with bar:
         for done, item in enumerate(items, start=1):
