@@ -20,11 +20,18 @@ from sgnoise import resources as needs
 from sgnoise.digest import Project, library_version, network_digest
 from sgnoise.printing import print_briefly
 from sgnoise.seeds import integer_seed
-from sgnoise.settings import SettingsError, complete_settings, load_schema
+from sgnoise.settings import (
+    SettingsError,
+    check_duplicates,
+    complete_settings,
+    load_schema,
+)
 
 print_briefly(snakemake_logger, dry_run=workflow.output_settings.dryrun)
 
 try:
+    for path in workflow.configfiles:
+        check_duplicates(path)
     SETTINGS = complete_settings(
         config, load_schema(FOLDER / "schemas" / "config.schema.yaml")
     )

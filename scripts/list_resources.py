@@ -21,6 +21,7 @@ def read_study(path: str | None) -> dict[str, Any]:
 
     read: dict[str, Any] = yaml.safe_load((FOLDER / "config.yaml").read_text("utf-8"))
     if path is not None:
+        settings.check_duplicates(path)
         update_config(read, yaml.safe_load(Path(path).read_text("utf-8")))
     schema = settings.load_schema(FOLDER / "schemas" / "config.schema.yaml")
     return settings.complete_settings(read, schema)

@@ -198,6 +198,20 @@ def test_weights_on_disk(tmp_path: Path) -> None:
         models.load_weights(path, build("resnet32"))
 
 
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    model, metadata = (
+        build("mlp"),
+        {key: f"{key} \u00e9\n" for key in ("epoch", "sgnoise", "a", "b", "c")},
+    )
+    files = []
+    for number in range(4):
+        path = tmp_path / f"{number}.safetensors"
+        models.save_weights(path, model, metadata=dict(reversed(metadata.items())))
+        files.append(path.read_bytes())
+        assert models.load_weights(path, model) == metadata
+    assert len(set(files)) == 1
+
+
 def test_shared_weights_on_disk(tmp_path: Path) -> None:
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     model["b"].weight = model["a"].weight

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from sgnoise.settings import SettingsError, complete_settings, load_schema
+from sgnoise.settings import (
+    SettingsError,
+    check_duplicates,
+    complete_settings,
+    load_schema,
+)
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = load_schema(ROOT / "schemas" / "config.schema.yaml")
@@ -203,3 +208,60 @@ def test_a_run_has_the_gradients_and_batch_sizes_of_the_study_or_its_own() -> No
     assert own["batch_sizes"] == [32]
     assert other["gradients"] == settings["gradients"]
     assert other["batch_sizes"] == settings["noise"]["batch_sizes"]
+
+
+def reversed_keys(value: Any) -> Any:
+    """``value`` with the keys of all its mappings in reverse."""
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [reversed_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def test_settings_that_mean_the_same_have_one_form() -> None:
+    usual = complete_settings(DEFAULT, SCHEMA)
+    # What is written out with all defaults stays as it is.
+    for same in (reversed_keys(DEFAULT), usual, reversed_keys(usual)):
+        assert repr(complete_settings(same, SCHEMA)) == repr(usual)
+    changed = copy.deepcopy(DEFAULT)
+    changed["runs"][0]["training"] |= {"epochs": 60.0, "weight_decay": 0, "learning_rate": "1e-1"}
+    changed["controls"][2]["parameters"]["degrees_of_freedom"] = 3.0
+    assert repr(complete_settings(changed, SCHEMA)) == repr(usual)
+
+
+def test_options_of_a_network_have_one_order() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["runs"][0]["model"] = {"zeta": 1, "alpha": 1e-3, "name": "networks:build"}
+    model = complete_settings(settings, SCHEMA)["runs"][0]["model"]
+    assert list(model.items()) == [("name", "networks:build"), ("alpha", 1e-3), ("zeta", 1)]
+
+
+def test_a_text_that_is_no_number_is_refused() -> None:
+    settings = copy.deepcopy(DEFAULT)
+    settings["runs"][0]["training"]["learning_rate"] = "1e-3.5"
+    with pytest.raises(SettingsError, match=r'learning_rate: "1e-3.5" is a string'):
+        complete_settings(settings, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study: a\nseed: 1\nstudy: b\n", "the top level: the key 'study' .* lines 1 and 3"),
+        (
+            "runs:\n  - name: a\n    model: {name: mlp}\n    training:\n      epochs: 1\n"
+            "      epochs: 2\n",
+            r"runs\[0\]\.training: the key 'epochs' stands twice, in lines 5 and 6",
+        ),
+        ('{"noise": {"draws": 1, "draws": 2}}', "noise: the key 'draws' .* lines 1 and 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=f"mine.yaml: {message}"):
+        check_duplicates(file)
+
+
+def test_an_anchor_that_is_used_twice_stands_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("a: &one {b: 1}\nc: *one\nd: {<<: *one, e: 1}\nf: {<<: *one, e: 1}\n")
+    check_duplicates(file)

@@ -14,6 +14,8 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name; rename it to ``path`` on success, remove it on error.
 
+    The file gets the permissions that any new file has here, which some libraries withhold.
+
     It is the name of ``path`` in a folder of its own beside it: many writers choose a format by the
     suffix, and some (safetensors) write to a temporary file of theirs first, which a killed process
     leaves.
@@ -23,6 +25,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder / final.name
+        (folder / final.name).chmod(folder.stat().st_mode & 0o666)
         os.replace(folder / final.name, final)
     finally:
         shutil.rmtree(folder)

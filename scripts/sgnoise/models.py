@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -140,6 +143,20 @@ def save_weights(
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=dict(metadata))
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order, which the library writes in a random one."""
+    with open(path, "r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: a header of {length} bytes, which {len(text)} do not fit in")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def load_weights(path: str | os.PathLike[str], model: nn.Module) -> dict[str, str]:

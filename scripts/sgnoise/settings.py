@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -250,18 +251,117 @@ def _check_batch_size(where: str, batch_size: int, declared: list[int], whose: s
         )
 
 
+# The loader in C takes a tenth of the time.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_duplicates(path: str | Path) -> None:
+    """Refuse a configuration file that gives a key twice: YAML keeps the last and says nothing.
+
+    Raises:
+        SettingsError: the file, the key and both lines.
+    """
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
+    except yaml.YAMLError:
+        return  # JSON with tabs, which Snakemake has read
+    waiting: list[tuple[list[str | int], yaml.Node | None]] = [([], root)]
+    seen: set[int] = set()
+    while waiting:
+        where, node = waiting.pop()
+        if node is None or id(node) in seen:  # an anchor and its aliases are one node
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [([*where, index], part) for index, part in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, part in node.value:
+                waiting.append(([*where, str(key.value)], part))
+                if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                    continue
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    first = lines[key.tag, key.value]
+                    raise SettingsError(
+                        f"{path}: {_path(where)}: the key '{key.value}' stands twice, in lines "
+                        f"{first} and {line}; remove one of them."
+                    )
+                lines[key.tag, key.value] = line
+
+
+_Leaf = Callable[[Any, set[str]], Any]
+
+
+def _mapped(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], leaf: _Leaf) -> Any:
+    """``value`` with its keys in the order of the schema, and each number or text as ``leaf`` says.
+
+    Keys that the schema leaves open follow in alphabetical order. ``leaf`` is given a value and the
+    types that it may have.
+    """
+    schema = _resolve(schema, root)
+    if "oneOf" in schema and isinstance(value, dict):
+        schema = _by_source(schema, root).get(str(value.get("source")), {})
+    options = [schema, *(_resolve(option, root) for option in schema.get("anyOf", []))]
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        other = schema.get("additionalProperties")
+        rest = sorted(value.keys() - known.keys(), key=str)
+        return {
+            key: _mapped(
+                value[key], known.get(key, other if isinstance(other, dict) else {}), root, leaf
+            )
+            for key in (*(key for key in known if key in value), *rest)
+        }
+    if isinstance(value, list):
+        items: Mapping[str, Any] = next(
+            (option["items"] for option in options if "items" in option), {}
+        )
+        return [_mapped(item, items, root, leaf) for item in value]
+    types: set[str] = set()
+    for option in options:
+        found = option.get("type", [])
+        types |= {found} if isinstance(found, str) else set(found)
+    return leaf(value, types)
+
+
+def _as_number(value: Any, types: set[str]) -> Any:
+    """A text that YAML 1.1 takes for no number, as ``1e-3``, where a number is wanted."""
+    number = "number" in types and "string" not in types
+    if number and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _as_declared(value: Any, types: set[str]) -> Any:
+    """A number as the schema has it: 1.0 where it may be any number, 1 where it must be whole."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and "number" in types and "integer" not in types:
+        return float(value)
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and types & {"number", "integer"} == {"integer"}
+    ):
+        return int(value)
+    return value
+
+
 def load_schema(path: str | Path) -> dict[str, Any]:
     """The schema as a mapping, with the names of the laws that there are."""
     with open(path, encoding="utf-8") as stream:
-        schema = yaml.safe_load(stream)
+        schema = yaml.load(stream, Loader=_LOADER)
     schema["$defs"]["law"]["enum"] = list(LAWS)
     return schema
 
 
 def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` with the schema's defaults, checked.
+    """``settings`` with the schema's defaults, checked, in one form.
 
-    Each run has ``batch_sizes`` and ``gradients`` of its own: the study's where it names none.
+    That form does not depend on the order of keys, on whether a default is written out, or on
+    whether a number is written 1 or 1.0. Each run has ``batch_sizes`` and ``gradients`` of its own:
+    the study's where it names none.
 
     Args:
         settings: as read from the configuration files.
@@ -271,15 +371,16 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         SettingsError: a wrong key, type, value or reference; the message names the path of the key
             (``runs[0].model.name``), what is allowed and the nearest valid name.
     """
+    settings = _mapped(dict(settings), schema, schema, _as_number)
     error = best_match(Draft202012Validator(schema).iter_errors(settings))
     if error is not None:
         while error.parent is not None:  # name the alternatives, not why one of them does not fit
             error = error.parent
         raise SettingsError(_explain(error, schema))
-    filled = copy.deepcopy(dict(settings))
+    filled = copy.deepcopy(settings)
     _fill(filled, schema, schema)
     for run in filled["runs"]:
         run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
         run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
-    return filled
+    return _mapped(filled, schema, schema, _as_declared)
