@@ -54,6 +54,9 @@ def levy_constant(alpha: float) -> float:
     A unit-scale symmetric stable variable times C(alpha)^(1/alpha) is the paper's L_1 (Eq. 13).
     C = 2 Gamma(1 - alpha) cos(pi alpha / 2) / alpha, which is pi at alpha = 1.
 
+    >>> round(levy_constant(1.0), 6)
+    3.141593
+
     Raises:
         ValueError: alpha is outside (0, 2); towards 2 the constant grows without bound.
     """
@@ -69,6 +72,10 @@ class Schedule:
 
     gamma = 1 without milestones is a constant rate, gamma < 1 the paper's exponential scheduler,
     milestones with a factor the multi-step scheduler.
+
+    >>> import numpy as np
+    >>> Schedule(gamma=0.5).clock(2.0, np.array([1.0, 4.0]))
+    array([2., 4.])
 
     Raises:
         ValueError: gamma outside (0, 1], milestones not increasing and positive, factor <= 0.
@@ -106,6 +113,10 @@ class Schedule:
 @dataclass(frozen=True, init=False)
 class LevySystem:
     """The coefficients of Eq. 2 near a minimum at the origin.
+
+    >>> import numpy as np
+    >>> LevySystem(alpha=np.array([0.8, 1.4]), epsilon=0.1, curvature=1.0).dimensions
+    2
 
     Attributes:
         alpha: stable parameter of each coordinate, (N,), in [0.5, 2].
@@ -450,6 +461,15 @@ def simulate_paths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paths of Eq. 2 by Euler-Maruyama, kept at every ``every``-th step.
 
+    >>> system = LevySystem(alpha=1.5, epsilon=0.1, curvature=1.0)
+    >>> times, positions = simulate_paths(
+    ...     system, start=0.5, step=0.01, steps=100, every=50, paths=8, seed=1
+    ... )
+    >>> times
+    array([0. , 0.5, 1. ])
+    >>> positions.shape
+    (3, 1, 8)
+
     Args:
         system: the coefficients.
         start: where all paths start, (N,) or a number.
@@ -498,6 +518,12 @@ def first_exit(
     The position is looked at after each step, and an exit is dated at the end of its step: exit
     times are late by half a step where jumps lead out, and by more where the paths cross the edge
     and come back within a step (alpha near 2). Memory is about 20 + 4 N bytes a path.
+
+    >>> import numpy as np
+    >>> system = LevySystem(alpha=np.array([0.8, 1.4]), epsilon=0.1, curvature=1.0)
+    >>> exits = first_exit(system, -1, 1, step=0.01, max_steps=100_000, paths=500, seed=1)
+    >>> bool(np.mean(exits.coordinate == 0) > 0.6)  # most leave by the heavier tail
+    True
 
     Args:
         system: the coefficients; the minimum is the origin.
@@ -552,6 +578,15 @@ def first_exit_by_jumps(
     drift is exact, and the jumps below the cutoff are a Gaussian of the same variance (Asmussen and
     Rosinski 2001), or nothing; how often it crosses an edge is set to what the jumps themselves do
     (``_touch_share``). The error vanishes with the cutoff.
+
+    >>> from sgnoise import theory
+    >>> system = LevySystem(alpha=1.2, epsilon=0.01, curvature=1.0)
+    >>> exits = first_exit_by_jumps(
+    ...     system, -1, 1, cutoff=0.1, max_events=10**6, paths=4000, seed=1
+    ... )
+    >>> mean, low, high = exits.mean_time()
+    >>> bool(abs(mean / theory.small_noise_exit_time(1.2, 0.01, -1, 1) - 1) < 0.1)
+    True
 
     Args:
         system: the coefficients; a quadratic potential, every alpha below 2.

@@ -14,7 +14,14 @@ _NEAREST, _FURTHEST, _RESOLUTION = 1e-3, 1e3, 1.05
 
 
 def loss_gradient(problem: Problem, parameters: np.ndarray) -> np.ndarray:
-    """Gradient of the full-data loss, flat as the parameters."""
+    """Gradient of the full-data loss, flat as the parameters.
+
+    >>> import numpy as np
+    >>> from sgnoise.escape import make_problem
+    >>> problem = make_problem(np.ones((4, 2)), np.array([0, 0, 1, 1]), classes=2, widths=[3])
+    >>> bool(np.all(loss_gradient(problem, np.zeros(17)) == 0))  # right in half of the samples
+    True
+    """
     return _Linearisation(problem, parameters).gradient()
 
 
@@ -22,6 +29,12 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
     """The ``count`` largest eigenvalues of the Hessian of the full-data loss, falling.
 
     By Lanczos on exact Hessian-vector products; the kinks of ReLU have no curvature.
+
+    >>> import numpy as np
+    >>> from sgnoise.escape import make_problem
+    >>> problem = make_problem(np.ones((4, 2)), np.array([0, 0, 1, 1]), classes=2, widths=[3])
+    >>> hessian_top(problem, np.zeros(17), count=2).round(6)  # that of the output biases
+    array([0.5, 0. ])
     """
     # Not at the top: the jobs that simulate escapes are many, short, and do without SciPy.
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -36,7 +49,14 @@ def hessian_top(problem: Problem, parameters: np.ndarray, *, count: int = 5) -> 
 
 
 def loss_curvature(problem: Problem, parameters: np.ndarray) -> np.ndarray:
-    """The diagonal of the Hessian of the full-data loss, (parameters,), by exact products."""
+    """The diagonal of the Hessian of the full-data loss, (parameters,), by exact products.
+
+    >>> import numpy as np
+    >>> from sgnoise.escape import make_problem
+    >>> problem = make_problem(np.ones((4, 2)), np.array([0, 0, 1, 1]), classes=2, widths=[3])
+    >>> loss_curvature(problem, np.zeros(17))[-2:]  # the output biases
+    array([0.25, 0.25])
+    """
     point = _Linearisation(problem, parameters)
     direction = np.zeros(len(parameters))
     diagonal = np.empty(len(parameters))
@@ -54,6 +74,13 @@ def basin_edges(
 
     A crossing is found to within a factor of 1.05, between distances of 0.001 and 1,000; where the
     loss is below the threshold at the latter, the edge is infinite.
+
+    >>> import numpy as np
+    >>> from sgnoise.escape import make_problem
+    >>> problem = make_problem(np.ones((4, 2)), np.array([0, 0, 1, 1]), classes=2, widths=[3])
+    >>> lower, upper = basin_edges(problem, np.zeros(17, np.float32), threshold=1.0)
+    >>> bool(np.isinf(upper[0]) and 1 < upper[-1] < 3)  # a weight without effect, and a bias
+    True
 
     Returns:
         The lower edges, negative, and the upper ones, each (parameters,).

@@ -85,6 +85,12 @@ def make_problem(
 ) -> Problem:
     """Lay out inputs (samples, ...) and targets (samples,) for a network of ``widths``.
 
+    >>> import numpy as np
+    >>> inputs = np.random.default_rng(0).standard_normal((60, 4))
+    >>> problem = make_problem(inputs, inputs[:, 0] > 0, classes=2, widths=[8, 8])
+    >>> problem.sizes
+    array([4, 8, 8, 2])
+
     Args:
         activation: one of ACTIVATIONS.
         loss: one of LOSSES. ``squared``: of the outputs against 1 for the sample's class and 0 for
@@ -122,7 +128,12 @@ def make_problem(
 
 
 def layers_of(parameters: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The flat vector as views: (weight (out, in), bias (out,)) of each layer."""
+    """The flat vector as views: (weight (out, in), bias (out,)) of each layer.
+
+    >>> import numpy as np
+    >>> [weight.shape for weight, bias in layers_of(np.zeros(19), np.array([4, 3, 1]))]
+    [(3, 4), (1, 3)]
+    """
     layers = []
     offset = 0
     for inner, outer in itertools.pairwise(sizes):
@@ -150,7 +161,12 @@ def load_minimum(minimum_path: str) -> Minimum:
 
 
 def initial_parameters(sizes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Weights and biases uniform within ±1/√in, as PyTorch starts a linear layer; float32."""
+    """Weights and biases uniform within ±1/√in, as PyTorch starts a linear layer; float32.
+
+    >>> import numpy as np
+    >>> initial_parameters(np.array([4, 3, 1]), rng=np.random.default_rng(0)).shape
+    (19,)
+    """
     parts = []
     for inner, outer in itertools.pairwise(sizes):
         bound = 1 / math.sqrt(inner)

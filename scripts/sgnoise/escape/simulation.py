@@ -69,6 +69,19 @@ def descend(
     "Keeps within": the largest and the smallest loss after the last ``patience`` + 1 iterations
     differ by at most ``tolerance``.
 
+    >>> import numpy as np
+    >>> from sgnoise.escape import initial_parameters, make_problem
+    >>> rng = np.random.default_rng(0)
+    >>> inputs = rng.standard_normal((60, 2))
+    >>> problem = make_problem(inputs, inputs[:, 0] > 0, classes=2, widths=[4])
+    >>> start = initial_parameters(problem.sizes, rng=rng)
+    >>> descent = descend(
+    ...     problem, start, key=1, learning_rate=0.2, batch_size=16, tolerance=0.05, patience=50,
+    ...     max_iterations=5000,
+    ... )
+    >>> bool(descent.criterion_met and descent.losses[-1] < descent.losses[0])
+    True
+
     Raises:
         ValueError: the loss is not finite at some iteration.
     """
@@ -119,6 +132,19 @@ def escape_times(
     (batch size 8, 80 replicas at each of three rates) k = 5 changes 0 to 3 % of the times and moves
     a mean by at most 7 %, where the replicas know it to 11 %; it is 2.5 times as fast where escapes
     are slow, and no faster where most looks end in a replay.
+
+    >>> import numpy as np
+    >>> from sgnoise.escape import initial_parameters, make_problem
+    >>> rng = np.random.default_rng(0)
+    >>> inputs = rng.standard_normal((60, 2))
+    >>> problem = make_problem(inputs, inputs[:, 0] > 0, classes=2, widths=[4])
+    >>> weights = initial_parameters(problem.sizes, rng=rng)
+    >>> found = escape_times(
+    ...     problem, weights, keys=np.arange(20, dtype=np.uint64), learning_rate=50.0,
+    ...     batch_size=4, minimum_loss=0.7, loss_delta=0.1, max_iterations=1000,
+    ... )
+    >>> bool(found.escaped.all() and found.iterations.max() < 100)
+    True
 
     Args:
         keys: the random stream of each replica, (replicas,) uint64.

@@ -19,6 +19,9 @@ def exponential_mean(events: np.ndarray, exposure: np.ndarray) -> np.ndarray:
 
     The same holds for the geometric law, the exponential law's counterpart in whole iterations.
 
+    >>> exponential_mean(np.array([4, 0]), np.array([100.0, 100.0]))
+    array([25., inf])
+
     Args:
         events: how many escaped, any shape.
         exposure: the sum of the times of all replicas, escaped or not, same shape.
@@ -53,6 +56,13 @@ def mean_interval(events: np.ndarray, exposure: np.ndarray) -> tuple[float, floa
 
 def kaplan_meier(times: np.ndarray, escaped: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """The Kaplan-Meier estimate.
+
+    >>> times, escaped = np.array([2, 3, 5, 8]), np.array([True, True, False, True])
+    >>> at, surviving, median = kaplan_meier(times, escaped)
+    >>> surviving
+    array([0.75, 0.5 , 0.  ])
+    >>> median
+    3.0
 
     Returns:
         The times at which somebody escaped, in order; the share not escaped after each; and the
@@ -92,6 +102,10 @@ def cox_oakes(times: np.ndarray, escaped: np.ndarray) -> np.ndarray:
     Positive where the hazard rises with time, negative where it falls, about N(0, 1) if it is
     constant; 0 where nothing escaped.
 
+    >>> times = np.array([9.0, 10.0, 10.0, 11.0] * 5)
+    >>> bool(cox_oakes(times, np.ones(20, dtype=bool)) > 3)
+    True
+
     Args:
         times: above 0, (..., replicas).
         escaped: bool, same shape.
@@ -118,6 +132,11 @@ def exponential_p(
     By simulation of exponential times with the sample's mean, rounded up to whole iterations and
     cut at ``budget`` as the replicas were; so neither censoring nor short times bias the test.
     NaN with fewer than 3 escapes.
+
+    >>> times = np.array([9, 10, 10, 11] * 5)
+    >>> p = exponential_p(times, times < 20, 20, rng=np.random.default_rng(0))
+    >>> bool(p < 0.01)  # too regular
+    True
     """
     if np.sum(escaped) < 3:
         return math.nan

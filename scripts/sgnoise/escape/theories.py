@@ -131,6 +131,12 @@ def fit_by_likelihood(
     The log-likelihood is concave in (log c, k) and has one maximum if replicas escaped at two
     learning rates or more, so Newton's method with capped steps finds it.
 
+    >>> import numpy as np
+    >>> rates = np.array([0.1, 0.2, 0.4])
+    >>> fit = fit_by_likelihood(THEORIES["levy"], rates, np.full(3, 50), 50 * 7.0 * rates**-1.5)
+    >>> round(float(fit.exponent), 6), round(float(np.exp(fit.log_coefficient)), 6)
+    (1.5, 7.0)
+
     Args:
         learning_rates: (rates,), distinct.
         events: (..., rates).
@@ -179,6 +185,14 @@ def fit_by_least_squares(
     """Weighted least squares on log τ over the rates at which replicas escaped.
 
     The weights are the numbers of escapes: the log of a censored mean has variance 1/events.
+
+    >>> import numpy as np
+    >>> rates = np.array([0.1, 0.2, 0.4])
+    >>> found = fit_by_least_squares(
+    ...     THEORIES["levy"], rates, np.full(3, 50), 50 * 7.0 * rates**-1.5
+    ... )
+    >>> np.round(found[1:], 6)
+    array([1.5, 1. ])
 
     Returns:
         log c, k, and R²: the share of the weighted variance of log τ that the theory explains, at
