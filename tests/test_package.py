@@ -177,3 +177,13 @@ def test_the_wheel_fits_with_the_core_alone(bare: Path) -> None:
     assert lines[:4] == ["True", f"{version.__version__} True", "True", "False True"]
     with pytest.raises(AssertionError, match=r"needs torch: pip install 'sgnoise\[torch\]'"):
         run("from sgnoise import gradients", bare)
+
+
+def test_the_wheel_brings_the_command(bare: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("x\n" + "\n".join(str(i % 7 - 3.5) for i in range(60)))
+    command = [str(bare.with_name("sgnoise")), "fit", str(numbers), "--laws", "gaussian,laplace"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "60 values" in done.stdout
+    assert "Gaussian" in done.stdout
