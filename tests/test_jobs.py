@@ -56,11 +56,12 @@ def test_a_script_finds_its_job(job: types.SimpleNamespace) -> None:
         (ValueError("own.csv: there is no column 'label'"), "own.csv: there is no column 'label'"),
         (FileNotFoundError(2, "No such file", "w2.pt"), "[Errno 2] No such file: 'w2.pt'"),
         (KeyError("label"), "KeyError: 'label'"),
-        (RuntimeError(), "RuntimeError: "),
+        (RuntimeError(), "RuntimeError"),
+        (KeyboardInterrupt(), "stopped from the keyboard"),
     ],
 )
 def test_a_failed_job_says_why_once_and_keeps_its_traceback(
-    error: Exception,
+    error: BaseException,
     told: str,
     job: types.SimpleNamespace,
     capfd: pytest.CaptureFixture[str],

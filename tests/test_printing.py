@@ -150,6 +150,11 @@ def test_the_profile_asks_for_bars_on_a_terminal(
     assert profile["rerun-incomplete"] is True
 
 
+def test_the_profile_of_slurm_is_understood(folder: Path) -> None:
+    lines = printed(folder, "--profile", str(ROOT / "profiles" / "slurm"), "--dry-run", "more.txt")
+    assert "    reason: Missing output files: more.txt" in lines
+
+
 def test_a_terminal_shows_bars_and_the_message(folder: Path) -> None:
     terminal, side_of_process = os.openpty()
     with subprocess.Popen(

@@ -53,7 +53,9 @@ def message_of(error: BaseException) -> str:
     text = str(error)
     if text and isinstance(error, (ValueError, OSError, RuntimeError)):
         return text
-    return f"{type(error).__name__}: {text}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped from the keyboard"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager
@@ -66,5 +68,5 @@ def running_job() -> Iterator[Any]:
     try:
         with job_log(job.log[0]):
             yield job
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         sys.exit(1)
