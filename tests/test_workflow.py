@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_wine
 
+from sgnoise.columns import FILES
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ["Snakefile", "config.yaml", "rules", "scripts", "schemas", "report", "profiles", "envs"]
 
@@ -126,6 +128,25 @@ def test_gradients_keep_the_contract(finished: Path) -> None:
     assert metadata["settings"]["run"] == "mlp"
     assert metadata["settings"]["mode"] == "per_sample"
     assert metadata["software"]["torch"]
+
+
+def test_every_column_of_every_table_is_documented(finished: Path) -> None:
+    results = finished / "results/micro"
+    patterns = {
+        pattern: re.compile(re.sub(r"\{\w+\}", "[^/]+", pattern.replace(".", r"\.")))
+        for pattern in FILES
+    }
+    written: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(results.rglob("*.parquet")):
+        name = path.relative_to(results).as_posix()
+        (pattern,) = [each for each, expression in patterns.items() if expression.fullmatch(name)]
+        schema = pq.read_schema(path)
+        columns = [(field.name, re.sub(r"\[\d+\]", "[M]", str(field.type))) for field in schema]
+        assert written.setdefault(pattern, columns) == columns, name
+    assert written == {
+        pattern: [(column.name, column.type) for column in file.columns]
+        for pattern, file in FILES.items()
+    }
 
 
 def test_no_parameter_is_lost_between_dump_and_fits(finished: Path) -> None:

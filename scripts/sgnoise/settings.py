@@ -29,7 +29,7 @@ def _path(parts: Iterable[str | int]) -> str:
     return text.removeprefix(".") or "the top level"
 
 
-def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+def resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """Follow a ``$ref`` within the schema; keys beside it win."""
     if "$ref" not in schema:
         return schema
@@ -41,18 +41,18 @@ def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str,
 
 def _by_source(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The alternatives of ``schema`` that differ in the constant ``source``, by that."""
-    branches = [_resolve(branch, root) for branch in schema.get("oneOf", [])]
+    branches = [resolve(branch, root) for branch in schema.get("oneOf", [])]
     return {branch["properties"]["source"]["const"]: branch for branch in branches}
 
 
 def _fill(settings: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
     """Put the schema's defaults where ``settings`` says nothing."""
-    schema = _resolve(schema, root)
+    schema = resolve(schema, root)
     if "oneOf" in schema:
         schema = _by_source(schema, root)[settings["source"]]
     if isinstance(settings, dict):
         for key, part in schema.get("properties", {}).items():
-            part = _resolve(part, root)
+            part = resolve(part, root)
             if key not in settings and "default" in part:
                 settings[key] = copy.deepcopy(part["default"])
             if key in settings:
