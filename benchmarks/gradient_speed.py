@@ -80,10 +80,10 @@ class Setting:
         )
         names = np.array(self.sample.names)
         offsets = self.sample.frame["offset"].to_numpy()
-        self.places = {}
+        self.located = {}
         for name in dict.fromkeys(self.sample.names):
             rows = np.flatnonzero(names == name)
-            self.places[name] = (
+            self.located[name] = (
                 torch.from_numpy(rows).to(device),
                 torch.from_numpy(offsets[rows]).to(device),
             )
@@ -101,7 +101,7 @@ class Setting:
         first = next(iter(found.values()))
         samples = len(first)
         kept = first.new_full((len(self.sample), samples), torch.nan)
-        for name, (rows, offsets) in self.places.items():
+        for name, (rows, offsets) in self.located.items():
             if name in found:
                 kept[rows] = found[name].reshape(samples, -1)[:, offsets].T
         return kept
@@ -309,10 +309,10 @@ def main() -> None:
 
     setting = Setting(arguments.batch, device)
     processor = platform.processor() or platform.machine()
-    place = f"{processor}, {arguments.threads} threads"
+    machine = f"{processor}, {arguments.threads} threads"
     if device == "cuda":
-        place = torch.cuda.get_device_name() + ", " + ("TF32" if arguments.tf32 else "float32")
-    print(f"{place}, load before {os.getloadavg()[0]:.1f}")
+        machine = torch.cuda.get_device_name() + ", " + ("TF32" if arguments.tf32 else "float32")
+    print(f"{machine}, load before {os.getloadavg()[0]:.1f}")
     print(f"Python {platform.python_version()}, torch {torch.__version__}")
     print(f"ResNet-18, {PIXELS} pixels, {arguments.batch} samples, {len(setting.sample)} weights")
     print()

@@ -66,7 +66,7 @@ def dump_gradients(
     """
     if mode not in ("per_sample", "mini_batch"):
         raise ValueError(f"unknown mode of gradients {mode!r} (valid: per_sample, mini_batch)")
-    place = devices.resolve_device(device)
+    chosen_device = devices.resolve_device(device)
     dataset = datasets.load(arrays_path)
     network = models.build_model(
         model,
@@ -77,7 +77,7 @@ def dump_gradients(
         fill=False,
     )
     models.load_weights(model_path, network)
-    network.to(place)
+    network.to(chosen_device)
     objective = losses.loss_function(loss, network)
     sample = gradients.sample_parameters(
         network, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
@@ -102,7 +102,7 @@ def dump_gradients(
             passes = -(-draws // in_a_pass)
             width = passes * in_a_pass
             parts = _mini_batches(
-                network, objective, dataset, sample, place, batch_size, passes, seed
+                network, objective, dataset, sample, chosen_device, batch_size, passes, seed
             )
         provenance = store.provenance(study=study, seed=seed, **settings)
         _write(gradients_path, network, sample, parts, width, provenance)
@@ -128,7 +128,7 @@ def _mini_batches(
     loss: losses.Loss,
     dataset: datasets.Dataset,
     sample: gradients.ParameterSample,
-    place: torch.device,
+    device: torch.device,
     batch_size: int,
     passes: int,
     seed: int,
@@ -139,7 +139,7 @@ def _mini_batches(
     batches = noise.mini_batches_of_passes(samples, batch_size, passes=passes, seed=seed)
     for rows in track(batches, "mini-batches", passes * (samples // batch_size)):
         inputs, targets = dataset.batch("train", rows)
-        found = engine(torch.from_numpy(inputs).to(place), torch.from_numpy(targets).to(place))
+        found = engine(torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device))
         yield found.cpu().numpy()[:, None]
 
 

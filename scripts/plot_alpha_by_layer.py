@@ -25,9 +25,9 @@ _RING: dict[str, Any] = {
 
 
 def read_layers(paths: list[str], labels: list[str]) -> pd.DataFrame:
-    """Layers with a mean alpha of several networks, with ``network`` and the place ``x``.
+    """Layers with a mean alpha of several networks, with ``network`` and the position ``x``.
 
-    The places of networks in one panel are side by side.
+    The positions of networks in one panel are side by side.
     """
     tables = []
     for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
@@ -79,7 +79,7 @@ def plot_alpha_by_layer(
     png_path: str,
     pdf_path: str,
 ) -> None:
-    """Draw mean alpha against the layer's place, in two panels.
+    """Draw mean alpha against the layer's position, in two panels.
 
     Args:
         left_paths: the layers' tables of the networks on the left.

@@ -312,7 +312,7 @@ class Grid(NamedTuple):
 
     Attributes:
         bins: (256 octaves x 16, 8) moments 0 to 5 of the values of a bin; zero between rows.
-        place: (block,) bin of each value of a block of the row.
+        bin_index: (block,) bin of each value of a block of the row.
         offset: (block,) position of the value in its bin, -0.5 to 0.5.
         moments: (6, nodes) the kept bins, transposed.
         weights: (nodes,) what each node's log-density counts.
@@ -323,7 +323,7 @@ class Grid(NamedTuple):
     """
 
     bins: np.ndarray
-    place: np.ndarray
+    bin_index: np.ndarray
     offset: np.ndarray
     moments: np.ndarray
     weights: np.ndarray
@@ -372,7 +372,7 @@ def _locate(
     Returns:
         the lowest bit pattern less one (so that zeros come out on top), and the highest.
     """
-    place, offset = grid.place, grid.offset
+    bin_index, offset = grid.bin_index, grid.offset
     low = np.uint32(0xFFFFFFFF)
     high = np.uint32(0)
     for i in range(stop - start):
@@ -391,7 +391,7 @@ def _locate(
         p = p * z + np.float32(2.0 * _LOG2E * PER_OCTAVE)
         position = s * p + np.float32(0.5849625007211562 * PER_OCTAVE)
         part = np.int32(position)
-        place[i] = (bits >> np.int32(23)) * np.int32(PER_OCTAVE) + part
+        bin_index[i] = (bits >> np.int32(23)) * np.int32(PER_OCTAVE) + part
         offset[i] = position - np.float32(part) - np.float32(0.5)
     return low, high
 
@@ -399,9 +399,9 @@ def _locate(
 @_inner
 def _scatter(stop: int, grid: Grid) -> None:
     """Add the moments of a block of values to their bins."""
-    bins, place, offset = grid.bins, grid.place, grid.offset
+    bins, bin_index, offset = grid.bins, grid.bin_index, grid.offset
     for i in range(stop):
-        b = np.uint32(place[i])
+        b = np.uint32(bin_index[i])
         t = offset[i]
         t2 = t * t
         bins[b, 0] += np.float32(1.0)
@@ -474,8 +474,8 @@ def _read(row: np.ndarray, location: float, grid: Grid) -> tuple[int, int, int, 
     shift = min(1123 - int(top >> 52), 1000)
     factor = 2.0**shift
     low, high = np.uint32(0xFFFFFFFF), np.uint32(0)
-    for start in range(0, n, grid.place.size):
-        stop = min(start + grid.place.size, n)
+    for start in range(0, n, grid.bin_index.size):
+        stop = min(start + grid.bin_index.size, n)
         lowest, highest = _locate(row, location, factor, start, stop, grid)
         low, high = min(low, np.uint32(lowest)), max(high, np.uint32(highest))
         _scatter(stop - start, grid)

@@ -27,7 +27,7 @@ from sgnoise.data.downloads import (
     obtain,
     read_pickle,
 )
-from sgnoise.data.reading import Place, Raw, stratified, subset_rows
+from sgnoise.data.reading import Raw, Workspace, stratified, subset_rows
 from sgnoise.messages import unknown_name
 
 logger = logging.getLogger("sgnoise")
@@ -108,7 +108,7 @@ _CIFAR = {
 
 
 def read_cifar(
-    place: Place,
+    workspace: Workspace,
     *,
     source: str,
     subset: dict[str, int] | None,
@@ -117,20 +117,20 @@ def read_cifar(
     """CIFAR-10 or CIFAR-100, from its Python files.
 
     Args:
-        place: see there.
+        workspace: see there.
         source: ``cifar10`` or ``cifar100``.
         subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
     """
     known = _CIFAR[source]
-    contents = _cifar_files(known, place)
+    contents = _cifar_files(known, workspace)
     meta = read_pickle(contents[known.meta.name], known.meta.name)
 
     def part(files: Sequence[RemoteFile], name: str) -> tuple[np.ndarray, np.ndarray]:
         batches = [read_pickle(contents[file.name], file.name) for file in files]
         pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([batch[known.labels] for batch in batches]).astype(np.int64)
-        rows = subset_rows(labels, subset, name, place)
+        rows = subset_rows(labels, subset, name, workspace)
         return pixels[rows], labels[rows]
 
     inputs, targets = part(known.train, "train")
@@ -151,13 +151,13 @@ def read_cifar(
     )
 
 
-def _cifar_files(known: _Cifar, place: Place) -> dict[str, bytes]:
+def _cifar_files(known: _Cifar, workspace: Workspace) -> dict[str, bytes]:
     """The content of each file: from the mirror, unpacked, or else from the archive."""
     files = (*known.train, known.test, known.meta)
-    found = {file.name: find_in_mirror(file, place.mirror) for file in files}
+    found = {file.name: find_in_mirror(file, workspace.mirror) for file in files}
     if all(found.values()):
         return {name: path.read_bytes() for name, path in found.items() if path is not None}
-    path = obtain(known.archive, folder=place.downloads, mirror=place.mirror)
+    path = obtain(known.archive, folder=workspace.downloads, mirror=workspace.mirror)
     contents = {}
     digests = {file.name: file.digest for file in files}
     with Archive(path) as archive:
@@ -177,7 +177,7 @@ def _cifar_files(known: _Cifar, place: Place) -> dict[str, bytes]:
 
 
 def read_image_folder(
-    place: Place,
+    workspace: Workspace,
     *,
     path: str,
     sha256: str | None,
@@ -193,7 +193,7 @@ def read_image_folder(
     share. All images become RGB.
 
     Args:
-        place: see there.
+        workspace: see there.
         path: the folder or file; with ``sha256`` the mirror is searched for the file first.
         sha256: of the file.
         image_size: side in pixels: the shorter side is scaled to it and the middle cut out. None:
@@ -207,7 +207,7 @@ def read_image_folder(
     """
     found = Path(path)
     if sha256 is not None:
-        found = _pinned(found, sha256, place)
+        found = _pinned(found, sha256, workspace)
     elif not found.exists():
         raise ValueError(
             f"{path}: no such folder or file (relative paths start at {Path.cwd()}); put the "
@@ -222,7 +222,7 @@ def read_image_folder(
     if found.is_file():
         description["source_sha256"] = sha256 or digest_of(found)
     return _read_classes(
-        place,
+        workspace,
         found,
         description,
         image_size=image_size,
@@ -232,15 +232,15 @@ def read_image_folder(
     )
 
 
-def read_cinic10(place: Place, *, subset: dict[str, int] | None, normalisation: str) -> Raw:
+def read_cinic10(workspace: Workspace, *, subset: dict[str, int] | None, normalisation: str) -> Raw:
     """CINIC-10: its training and its test part; the validation part is left alone.
 
     Args:
-        place: see there.
+        workspace: see there.
         subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
     """
-    path = obtain(_CINIC10, folder=place.downloads, mirror=place.mirror)
+    path = obtain(_CINIC10, folder=workspace.downloads, mirror=workspace.mirror)
     description = {
         "name": "cinic10",
         "title": "CINIC-10",
@@ -248,11 +248,11 @@ def read_cinic10(place: Place, *, subset: dict[str, int] | None, normalisation: 
         "source_md5": _CINIC10.digest,
         "licence": "that of CIFAR-10 (none stated) and of ImageNet (research only)",
     }
-    return _read_classes(place, path, description, subset=subset, normalisation=normalisation)
+    return _read_classes(workspace, path, description, subset=subset, normalisation=normalisation)
 
 
 def read_imagenet(
-    place: Place,
+    workspace: Workspace,
     *,
     path: str,
     image_size: int,
@@ -262,7 +262,7 @@ def read_imagenet(
     """ImageNet (ILSVRC 2012), which its terms of use forbid to download by a program.
 
     Args:
-        place: see there.
+        workspace: see there.
         path: folder with ``train/<class>/<file>.JPEG`` and, if there is to be a test part,
             ``val/<class>/<file>.JPEG``.
         image_size: side in pixels: the shorter side is scaled to 8/7 of it, and the middle cut out.
@@ -290,7 +290,7 @@ def read_imagenet(
         "licence": "research only, see https://image-net.org/download.php",
     }
     return _read_classes(
-        place,
+        workspace,
         folder,
         description,
         image_size=image_size,
@@ -301,7 +301,7 @@ def read_imagenet(
 
 
 def read_webdataset(
-    place: Place,
+    workspace: Workspace,
     *,
     shards: Sequence[str],
     image_size: int,
@@ -315,7 +315,7 @@ def read_webdataset(
     under ``caption`` in a ``.json`` file.
 
     Args:
-        place: see there.
+        workspace: see there.
         shards: tar files, or patterns such as ``laion/*.tar``.
         image_size: side in pixels: the shorter side is scaled to it and the middle cut out.
         subset: how many samples of each part; None: all.
@@ -329,7 +329,7 @@ def read_webdataset(
     if not samples:
         raise ValueError(f"shards {list(shards)}: no samples in them")
     nowhere = np.zeros(len(samples), np.int64)
-    train, test = _parts(nowhere, None, subset, test_fraction, place)
+    train, test = _parts(nowhere, None, subset, test_fraction, workspace)
     parts = {}
     captions: dict[str, list[str]] = {}
     for part, rows in (("train", train), ("test", test)):
@@ -337,7 +337,7 @@ def read_webdataset(
         chosen = [samples[row] for row in rows]
         contents = _shard_contents(chosen, captions[part])
         parts[part] = _decoded(
-            contents, len(chosen), place, part, size=image_size, margin=1.0, seen={}
+            contents, len(chosen), workspace, part, size=image_size, margin=1.0, seen={}
         )
     tokens = {part: clip_tokens(texts) for part, texts in captions.items()}
     return Raw(
@@ -408,15 +408,15 @@ def shard_paths(shards: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _pinned(path: Path, sha256: str, place: Place) -> Path:
+def _pinned(path: Path, sha256: str, workspace: Workspace) -> Path:
     """The file of that name and sha256, in the mirror or at ``path``."""
-    found = find_in_mirror(RemoteFile(path.name, None, "sha256", sha256), place.mirror)
+    found = find_in_mirror(RemoteFile(path.name, None, "sha256", sha256), workspace.mirror)
     if found is not None:
         return found
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file (relative paths start at {Path.cwd()}), nor is it in the mirror "
-            f"({place.mirror}); put the file with the sha256 {sha256} there"
+            f"({workspace.mirror}); put the file with the sha256 {sha256} there"
         )
     actual = digest_of(path)
     if actual != sha256:
@@ -425,7 +425,7 @@ def _pinned(path: Path, sha256: str, place: Place) -> Path:
 
 
 def _read_classes(
-    place: Place,
+    workspace: Workspace,
     path: Path,
     description: dict[str, Any],
     *,
@@ -446,7 +446,7 @@ def _read_classes(
         test_targets = None
         if test is not None:
             test_targets = np.array([number[entry[0]] for entry in test], np.int64)
-        rows, test_rows = _parts(targets, test_targets, subset, test_fraction, place)
+        rows, test_rows = _parts(targets, test_targets, subset, test_fraction, workspace)
         if test is None or test_targets is None:
             test, test_targets = train, targets
         position = {name: index for index, name in enumerate(archive.names)}
@@ -458,7 +458,7 @@ def _read_classes(
             order = sorted(range(len(files)), key=lambda index: position[files[index]])
             contents = ((index, files[index], archive.read(files[index])) for index in order)
             return _decoded(
-                contents, len(files), place, name, size=image_size, margin=margin, seen=seen
+                contents, len(files), workspace, name, size=image_size, margin=margin, seen=seen
             )
 
         return Raw(
@@ -522,28 +522,28 @@ def _parts(
     test_targets: np.ndarray | None,
     subset: dict[str, int] | None,
     test_fraction: float,
-    place: Place,
+    workspace: Workspace,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the training and of the test part: of ``targets`` both, if there is no other."""
     if test_targets is not None:
-        train = subset_rows(targets, subset, "train", place)
-        return train, subset_rows(test_targets, subset, "test", place)
+        train = subset_rows(targets, subset, "train", workspace)
+        return train, subset_rows(test_targets, subset, "test", workspace)
     held_back = stratified(
         targets,
         int(np.ceil(len(targets) * test_fraction)),
-        seeds.generator(place.seed, "split"),
+        seeds.generator(workspace.seed, "split"),
     )
     train, test = np.flatnonzero(~held_back), np.flatnonzero(held_back)
     return (
-        train[subset_rows(targets[train], subset, "train", place)],
-        test[subset_rows(targets[test], subset, "test", place)],
+        train[subset_rows(targets[train], subset, "train", workspace)],
+        test[subset_rows(targets[test], subset, "test", workspace)],
     )
 
 
 def _decoded(
     contents: Iterable[tuple[int, str, bytes]],
     count: int,
-    place: Place,
+    workspace: Workspace,
     part: str,
     *,
     size: int | None,
@@ -556,7 +556,7 @@ def _decoded(
     """
     images: np.ndarray | None = None
     decode = partial(_decode, size=size, margin=margin)
-    with ThreadPoolExecutor(place.threads) as pool:
+    with ThreadPoolExecutor(workspace.threads) as pool:
         for chunk in _chunks(contents):
             names = [name for _, name, _ in chunk]
             for (row, name, _), pixels in zip(
@@ -571,7 +571,7 @@ def _decoded(
                         "(height, width); set image_size"
                     )
                 if images is None:
-                    images = place.room(part, (count, *pixels.shape))
+                    images = workspace.room(part, (count, *pixels.shape))
                 images[row] = pixels
     if images is None:
         side = next(iter(seen), (size or 0, size or 0))

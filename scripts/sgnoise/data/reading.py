@@ -13,7 +13,7 @@ from sgnoise import seeds
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where a reader works.
 
     Attributes:
@@ -91,15 +91,15 @@ def stratified(targets: np.ndarray, count: int, rng: np.random.Generator) -> np.
     """
     chosen = np.zeros(len(targets), dtype=bool)
     if count:
-        # Equally spaced places in a list sorted by class take the same share of every class.
+        # Equally spaced positions in a list sorted by class take the same share of every class.
         order = np.lexsort((rng.random(len(targets)), targets))
-        places = (np.arange(count) + 0.5) * len(targets) / count
-        chosen[order[places.astype(int)]] = True
+        positions = (np.arange(count) + 0.5) * len(targets) / count
+        chosen[order[positions.astype(int)]] = True
     return chosen
 
 
 def subset_rows(
-    targets: np.ndarray, subset: dict[str, int] | None, part: str, place: Place
+    targets: np.ndarray, subset: dict[str, int] | None, part: str, workspace: Workspace
 ) -> np.ndarray:
     """The rows of a part that ``subset`` asks for, in their order; all where it says nothing.
 
@@ -111,5 +111,5 @@ def subset_rows(
         return np.arange(len(targets))
     if count > len(targets):
         raise ValueError(f"subset.{part} is {count}, but there are {len(targets)} samples only")
-    rng = seeds.generator(place.seed, "subset", part)
+    rng = seeds.generator(workspace.seed, "subset", part)
     return np.flatnonzero(stratified(targets, count, rng))

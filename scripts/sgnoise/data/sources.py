@@ -32,7 +32,7 @@ from sgnoise import seeds
 from sgnoise.data import images, texts
 from sgnoise.data.datasets import Dataset
 from sgnoise.data.downloads import RemoteFile, digest_of, obtain
-from sgnoise.data.reading import Place, Raw, class_numbers, stratified
+from sgnoise.data.reading import Raw, Workspace, class_numbers, stratified
 from sgnoise.messages import unknown_name
 
 _LICENCE_UCI = "CC BY 4.0"
@@ -137,7 +137,7 @@ def prepare(
     fraction = float(options.get("test_fraction", 0.0))
     if not 0 <= fraction < 1:
         raise ValueError(f"test_fraction is {fraction}; it must be at least 0 and below 1")
-    place = Place(
+    workspace = Workspace(
         downloads=Path(downloads),
         mirror=None if mirror is None else Path(mirror),
         scratch=None if scratch is None else Path(scratch),
@@ -145,10 +145,10 @@ def prepare(
         seed=seed,
     )
     try:
-        inspect.signature(reader).bind(place, **options)
+        inspect.signature(reader).bind(workspace, **options)
     except TypeError as error:
         raise ValueError(f"a data set with source {source!r}: {error}") from error
-    raw = reader(place, **options)
+    raw = reader(workspace, **options)
 
     (inputs, targets), test = (raw.inputs, raw.targets), raw.test
     if test is None:
@@ -183,7 +183,7 @@ def prepare(
     )
 
 
-def _read_bundled(place: Place, *, name: str, form: str, test_fraction: float) -> Raw:
+def _read_bundled(workspace: Workspace, *, name: str, form: str, test_fraction: float) -> Raw:
     from sklearn import datasets as bundled
 
     if name not in BUNDLED:
@@ -212,7 +212,9 @@ def _read_bundled(place: Place, *, name: str, form: str, test_fraction: float) -
     )
 
 
-def _read_table(place: Place, *, path: str, target: str, form: str, test_fraction: float) -> Raw:
+def _read_table(
+    workspace: Workspace, *, path: str, target: str, form: str, test_fraction: float
+) -> Raw:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{path}: no such file (relative paths start at {Path.cwd()})")
@@ -292,11 +294,11 @@ def _read_npz(
     return inputs, labels
 
 
-def _read_adbench(place: Place, *, name: str, test_fraction: float) -> Raw:
+def _read_adbench(workspace: Workspace, *, name: str, test_fraction: float) -> Raw:
     if name not in ADBENCH:
         raise unknown_name("data set of ADBench", name, ADBENCH)
     known = ADBENCH[name]
-    path = obtain(known.file, folder=place.downloads, mirror=place.mirror)
+    path = obtain(known.file, folder=workspace.downloads, mirror=workspace.mirror)
     inputs, labels = _read_npz(path, "y", "X")
     targets, _ = class_numbers(labels, known.title)
     return Raw(

@@ -13,12 +13,12 @@ import numpy as np
 
 from sgnoise.data.datasets import PADDING
 from sgnoise.data.downloads import RemoteFile, obtain
-from sgnoise.data.reading import Place, Raw
+from sgnoise.data.reading import Raw, Workspace
 
 logger = logging.getLogger("sgnoise")
 
 # Tokens of the vocabulary of words, besides the words: what fills up, what is not known, and what
-# begins and ends a sentence, in the places where BERT's tokenizer has them.
+# begins and ends a sentence, at the numbers at which BERT's tokenizer has them.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 _COMMIT = "dd095d3646ed05a315280aaa8ed4ec84ba435b3e"
@@ -42,7 +42,7 @@ _OUT_OF_DOMAIN = _file(
 
 
 def read_cola(
-    place: Place,
+    workspace: Workspace,
     *,
     tokenizer: str,
     vocabulary: int,
@@ -52,7 +52,7 @@ def read_cola(
     """The Corpus of Linguistic Acceptability: is a sentence of English acceptable?
 
     Args:
-        place: see there.
+        workspace: see there.
         tokenizer: ``words``: the most frequent words of the training part; or the name or folder
             of a Hugging Face tokenizer, such as ``bert-base-uncased``.
         vocabulary: of ``words``: how many, special tokens included.
@@ -69,7 +69,7 @@ def read_cola(
     for part, remotes in files.items():
         rows: list[tuple[int, str]] = []
         for remote in remotes:
-            rows += _read_tsv(obtain(remote, folder=place.downloads, mirror=place.mirror))
+            rows += _read_tsv(obtain(remote, folder=workspace.downloads, mirror=workspace.mirror))
         targets[part] = np.array([label for label, _ in rows], np.int64)
         sentences[part] = [sentence for _, sentence in rows]
     description = {
@@ -116,11 +116,11 @@ def frequent_words(sentences: Sequence[str], count: int) -> list[str]:
 
 
 def word_ids(sentences: Sequence[str], words: Sequence[str]) -> list[list[int]]:
-    """Each sentence as places in ``words``, between the marks of its beginning and end."""
-    place = {word: index for index, word in enumerate(words)}
-    unknown, start, end = (place[mark] for mark in SPECIAL[1:])
+    """Each sentence as positions in ``words``, between the marks of its beginning and end."""
+    number = {word: index for index, word in enumerate(words)}
+    unknown, start, end = (number[mark] for mark in SPECIAL[1:])
     return [
-        [start, *(place.get(word, unknown) for word in words_of(sentence)), end]
+        [start, *(number.get(word, unknown) for word in words_of(sentence)), end]
         for sentence in sentences
     ]
 

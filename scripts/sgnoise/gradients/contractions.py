@@ -1,4 +1,4 @@
-"""Sums over places of products of two chosen channels, for every sample: all that a gradient is.
+"""Sums over positions of products of two chosen channels, for every sample: all that a gradient is.
 
 Each function adds to ``rows`` (k, samples) one sum for each of k chosen pairs of channels. They are
 gathered and multiplied at once: on a CPU in a compiled loop, shared out over the threads of torch;
@@ -98,7 +98,7 @@ def add_contractions(
     x, g = functional.pad(x, (padding[1], beside, padding[0], below)), g.flatten(2)
     step = max(1, CHUNK_NUMBERS // (g.shape[0] * g.shape[2]))
     for a, b in np.unique(np.stack([pairs.down, pairs.right], axis=1), axis=0):
-        # The input as the outputs see it through this one place of the kernel.
+        # The input as the outputs see it through this one position of the kernel.
         seen = x[:, :, a : a + reach[0] : stride[0], b : b + reach[1] : stride[1]].flatten(2)
         members = np.flatnonzero((pairs.down == a) & (pairs.right == b))
         for first in range(0, len(members), step):
@@ -169,7 +169,7 @@ def _contractions_kernel(
 ) -> None:
     """``add_contractions`` for some samples; x and g have the channels last.
 
-    Every sample goes through the places once, and at each through all weights, so that what it
+    Every sample goes through the positions once, and at each through all weights, so that what it
     reads follows each other in memory.
     """
     height, width, channels = input_size
@@ -196,7 +196,7 @@ def _contractions_kernel(
         for p in range(output_size[0]):
             x0 = np.uint64(p * stride[0] * wide * channels)
             g0 = np.uint64(p * output_size[1] * output_size[2])
-            # Four places at a time, for one look at each weight.
+            # Four positions at a time, for one look at each weight.
             for _ in range(output_size[1] // 4):
                 x1, g1 = x0 + x_step, g0 + g_step
                 x2, g2 = x1 + x_step, g1 + g_step

@@ -8,8 +8,8 @@ import triton.language as tl
 
 from sgnoise.gradients.offsets import Pairs
 
-# Weights of a program, and the most places that it sees at a time.
-_WEIGHTS, _PLACES = 32, 32
+# Weights of a program, and the most positions that it sees at a time.
+_WEIGHTS, _POSITIONS = 32, 32
 
 
 def add_contractions(
@@ -28,8 +28,8 @@ def add_contractions(
     The sums are formed in float32, in float64 where the rows are. Without ``x`` it is 1 everywhere.
     """
     count, samples = rows.shape
-    places = g.shape[2] * g.shape[3]
-    if not count or not places:
+    positions = g.shape[2] * g.shape[3]
+    if not count or not positions:
         return
     received = g if x is None else x
     _contractions_kernel[(samples, triton.cdiv(count, _WEIGHTS))](
@@ -40,7 +40,7 @@ def add_contractions(
         g if shift is None else shift,
         g if scale is None else scale,
         count,
-        places,
+        positions,
         g.shape[3],
         *received.shape[2:],
         *stride,
@@ -53,14 +53,14 @@ def add_contractions(
         scaled=scale is not None,
         double=rows.dtype == torch.float64,
         weights=_WEIGHTS,
-        step=min(_PLACES, triton.next_power_of_2(places)),
+        step=min(_POSITIONS, triton.next_power_of_2(positions)),
     )
 
 
 # A kernel for each size would take long to compile, and gain nothing.
 _SIZES = [
     "count",
-    "places",
+    "positions",
     "width",
     "input_height",
     "input_width",
@@ -90,7 +90,7 @@ def _contractions_kernel(  # type: ignore[no-untyped-def]
     shift,
     scale,
     count,
-    places,
+    positions,
     width,
     input_height,
     input_width,
@@ -126,11 +126,11 @@ def _contractions_kernel(  # type: ignore[no-untyped-def]
     received = x + s * x_s + i * x_i
     gradient = g + s * g_s + o * g_o
     total = tl.zeros([weights, step], dtype=kind)
-    for first in range(0, places, step):
-        place = first + tl.arange(0, step)
-        p = place // width
-        q = place - p * width
-        known = chosen[:, None] & (place < places)[None, :]
+    for first in range(0, positions, step):
+        position = first + tl.arange(0, step)
+        p = position // width
+        q = position - p * width
+        known = chosen[:, None] & (position < positions)[None, :]
         at = (p * g_h + q * g_w)[None, :]
         term = tl.load(gradient[:, None] + at, mask=known, other=0).to(kind)
         if with_input:

@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Offsets:
-    """Flat places of weights in a tensor, and what was once derived from them.
+    """Flat indices of weights in a tensor, and what was once derived from them.
 
     A network is called with batch after batch; where its weights are is worked out, and copied to
     the device, with the first.

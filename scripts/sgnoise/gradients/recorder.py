@@ -24,7 +24,7 @@ class SampledTensor:
         name: in ``model.named_parameters()``.
         parameter: the tensor.
         offsets: of the weights, sorted.
-        rows: their places among all distinct sampled weights.
+        rows: their positions among all distinct sampled weights.
     """
 
     name: str
@@ -55,7 +55,7 @@ _ELEMENTWISE = {
 }
 # Functions that repeat a tensor for every sample.
 _EXPANSIONS = {torch.Tensor.expand, torch.Tensor.repeat}
-# Functions that return the same weights in other places.
+# Functions that return the same weights at other offsets.
 _VIEWS = {
     torch.reshape,
     torch.flatten,
@@ -349,10 +349,10 @@ class Recorder(TorchFunctionMode):
         found = numbers.reshape(-1).cpu().numpy()
         known = used.offsets.numbers
         order = np.argsort(known)
-        place = np.searchsorted(known[order], found).clip(max=len(order) - 1)
-        offsets = np.flatnonzero(known[order][place] == found)
+        nearest = np.searchsorted(known[order], found).clip(max=len(order) - 1)
+        offsets = np.flatnonzero(known[order][nearest] == found)
         rows = np.arange(len(self._rows))[used.members]
-        members = rows[order[place[offsets]]]
+        members = rows[order[nearest[offsets]]]
         self._seen[id(view)] = _Sampled(view, used.source, members, Offsets(offsets))
 
 

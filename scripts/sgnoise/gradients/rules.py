@@ -151,14 +151,14 @@ def _normalisation(
 ) -> Call:
     size = int(np.prod(normalized_shape))
 
-    def places(tensor: torch.Tensor) -> torch.Tensor:
+    def positions(tensor: torch.Tensor) -> torch.Tensor:
         return _features_first(tensor.reshape(len(tensor), -1, size))
 
     def add(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
-        add_contractions(rows, places(normalised(x)), places(g), offsets.pairs)
+        add_contractions(rows, positions(normalised(x)), positions(g), offsets.pairs)
 
     def add_bias(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tensor) -> None:
-        add_sums(rows, places(g), offsets)
+        add_sums(rows, positions(g), offsets)
 
     parts = (Part(weight, add), Part(bias, add_bias, needs_input=False))
     return Call(received, parts, by_rows=True)
@@ -296,7 +296,7 @@ def _add_embedding(
     x: torch.Tensor,
     g: torch.Tensor,
 ) -> None:
-    places = x[0].numel()
+    positions = x[0].numel()
     g = g.reshape(x.numel(), -1)
     entries, features = np.divmod(offsets.numbers, g.shape[1])
     order = np.argsort(entries, kind="stable")
@@ -310,12 +310,12 @@ def _add_embedding(
         part = occurrences[first : first + step]
         # Each occurrence once for each weight of its entry.
         repeats = counts[column[part]]
-        place = np.repeat(part, repeats)
-        rank = np.arange(len(place)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        k = order[starts[column[place]] + rank]
+        occurrence = np.repeat(part, repeats)
+        rank = np.arange(len(occurrence)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        k = order[starts[column[occurrence]] + rank]
         index, feature, sample, at = (
             torch.from_numpy(numbers).to(g.device)
-            for numbers in (k, features[k], place // places, place)
+            for numbers in (k, features[k], occurrence // positions, occurrence)
         )
         rows.index_put_((index, sample), g[at, feature], accumulate=True)
 
@@ -326,5 +326,5 @@ def add_own(rows: torch.Tensor, offsets: Offsets, x: torch.Tensor, g: torch.Tens
 
 
 def _features_first(tensor: torch.Tensor) -> torch.Tensor:
-    """(samples, ..., features) to (samples, features, 1, places)."""
+    """(samples, ..., features) to (samples, features, 1, positions)."""
     return tensor.reshape(len(tensor), 1, -1, tensor.shape[-1]).permute(0, 3, 1, 2)
