@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import list_columns
+import list_settings
 from sgnoise import store
 from sgnoise.columns import FILES
 
@@ -14,6 +15,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_the_page_of_columns_is_up_to_date() -> None:
     # python scripts/list_columns.py > docs/columns.md
     assert (DOCS / "columns.md").read_text("utf-8") == list_columns.page()
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    # python scripts/list_settings.py > docs/settings.md
+    assert (DOCS / "settings.md").read_text("utf-8") == list_settings.page()
 
 
 def test_tables_of_parameters_start_with_the_keys() -> None:

@@ -59,13 +59,13 @@ def _interval(of: str, unit: str, low: str = "low", high: str = "high") -> tuple
 
 
 _KEYS = (
-    Column("parameter_index", "int32", NONE, "Number of the sampled weight in this run, from 0."),
+    Column("parameter_index", "int32", NONE, "Number of the weight among those sampled, from 0."),
     Column("layer", "string", NONE, "Name of the module, as PyTorch has it."),
     Column("layer_index", "int16", NONE, "Position of the layer from the input, from 0."),
     Column("layer_type", "string", NONE, "Class of the module; `control` for synthetic noise."),
     Column("tensor", "string", NONE, "Name of the tensor in the module: `weight` or `bias`."),
     Column("offset", "int64", NONE, "Flat index of the weight in its tensor."),
-    Column("stratum", "string", NONE, "Which sample it is from: `uniform` or `layer`."),
+    Column("stratum", "string", NONE, "Which sample it is from: `uniform` or `per_layer`."),
 )
 
 _SHAPE_UNITS = {"steepness": "1 / gradient"}
@@ -267,7 +267,7 @@ _THEORIES = (
 _ESCAPE_NOISE = (
     *_MINIMUM,
     _BATCH_SIZE,
-    _WEIGHT,
+    *_KEYS,
     Column("alpha", "double", NONE, "α of its gradient noise at the minimum; NaN without a fit."),
     Column("alpha_se", "double", NONE, "Its standard error."),
     Column("scale", "double", GRADIENT, "Scale of the noise."),

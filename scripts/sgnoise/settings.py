@@ -299,10 +299,10 @@ def _mapped(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], leaf
     Keys that the schema leaves open follow in alphabetical order. ``leaf`` is given a value and the
     types that it may have.
     """
-    schema = _resolve(schema, root)
+    schema = resolve(schema, root)
     if "oneOf" in schema and isinstance(value, dict):
         schema = _by_source(schema, root).get(str(value.get("source")), {})
-    options = [schema, *(_resolve(option, root) for option in schema.get("anyOf", []))]
+    options = [schema, *(resolve(option, root) for option in schema.get("anyOf", []))]
     if isinstance(value, dict):
         known = schema.get("properties", {})
         other = schema.get("additionalProperties")
