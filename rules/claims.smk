@@ -11,12 +11,9 @@ rule collect_claims:
             for name in RUNS
             for batch_size in batch_sizes_of(name)
         ],
-        theories=expand(
-            f"{RESULTS}/escape/{{dataset}}/theories.parquet",
-            dataset=ESCAPE["datasets"],
-        ),
-        theorems=f"{RESULTS}/tables/theorems.csv",
-        exit_axis=f"{RESULTS}/sde/exit_axis.parquet",
+        theories=escape_results("theories"),
+        theorems=THEORY_TABLES,
+        exit_axis=theory_results("sde/exit_axis.parquet"),
     output:
         claims=report(
             f"{RESULTS}/claims.csv",

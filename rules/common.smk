@@ -12,7 +12,8 @@ from snakemake.logging import logger as snakemake_logger
 # Threads that spin while they wait bring every other job on a busy machine to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-FOLDER = Path(workflow.basedir)
+# Of this workflow, also where another one imports it as a module.
+FOLDER = Path(str(workflow.current_basedir)).parent
 SCRIPTS = FOLDER / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -46,11 +47,9 @@ ESCAPE = SETTINGS["escape"]
 ENVIRONMENT = FOLDER / "envs" / "sgnoise.yaml"
 GPUS = 1 if SETTINGS["device"] == "cuda" else 0
 
-FIGURES = SETTINGS["figures"]
-TABLE_KINDS = {"1": "gaussian_stable", "2": "shared_alpha", "3": "gaussian_stable"}
 
-RATES = ESCAPE["learning_rates"]
-RATE_COUNT = len(RATES) if isinstance(RATES, list) else RATES
+# The captions of figures and tables read the settings there, completed.
+config = SETTINGS
 
 
 # Jobs learn of the mirror through the environment, not through a parameter: it says where files are
@@ -173,47 +172,28 @@ def escape_files(dataset):
     )
 
 
-def figure_paths():
-    return expand(
-        f"{RESULTS}/figures/figure_{{number}}.{{kind}}",
-        number=range(1, 10),
-        kind=["png", "pdf"],
-    )
+def escape_results(*names):
+    """Results of all data sets of the escapes, by file name; none without escapes."""
+    datasets = [] if ESCAPE is None else ESCAPE["datasets"]
+    return [
+        f"{RESULTS}/escape/{dataset}/{name}.parquet"
+        for dataset in datasets
+        for name in names
+    ]
 
 
-def table_paths():
-    tables = expand(
-        f"{RESULTS}/tables/table_{{number}}.{{kind}}",
-        number=range(1, 4),
-        kind=["csv", "md", "tex"],
-    )
-    return [*tables, f"{RESULTS}/tables/escape_theories.csv"]
+def theory_results(*names):
+    """Results of the theory beside simulation, by file name; none without it."""
+    return [f"{RESULTS}/{name}" for name in names if SETTINGS["sde"] is not None]
 
 
-def escape_paths():
-    """Escape times and what is fitted to them."""
-    return expand(
-        f"{RESULTS}/escape/{{dataset}}/{{name}}.parquet",
-        dataset=ESCAPE["datasets"],
-        name=["times", "theories"],
-    )
+ESCAPE_TABLES = [] if ESCAPE is None else [f"{RESULTS}/tables/escape_theories.csv"]
+THEORY_TABLES = theory_results("tables/theorems.csv")
 
 
 def mini_batch_setting(run, value):
     """``value`` for a run whose gradients are those of mini-batches; others do not depend on it."""
     return value if RUNS[run]["gradients"]["mode"] == "mini_batch" else None
-
-
-def theory_paths():
-    """The theory against simulation: verdicts, the way out, and bounds."""
-    return [
-        f"{RESULTS}/tables/theorems.csv",
-        *expand(
-            f"{RESULTS}/figures/{{name}}.{{kind}}",
-            name=["figure_9", "theory"],
-            kind=["png", "pdf"],
-        ),
-    ]
 
 
 def data_paths():
@@ -226,11 +206,13 @@ def data_paths():
         paths += [layers_of(run, batch_size) for batch_size in batch_sizes_of(run)]
     return [
         *paths,
-        *escape_paths(),
-        f"{RESULTS}/sde/exit_axis.parquet",
-        f"{RESULTS}/sde/exit_time.parquet",
-        f"{RESULTS}/sde/covariance.parquet",
-        f"{RESULTS}/sde/experiments.parquet",
+        *escape_results("times", "theories"),
+        *theory_results(
+            "sde/exit_axis.parquet",
+            "sde/exit_time.parquet",
+            "sde/covariance.parquet",
+            "sde/experiments.parquet",
+        ),
     ]
 
 
@@ -305,32 +287,3 @@ def parent_files(wildcards):
     if "weights" in run["model"]:
         return {"weights": run["model"]["weights"]}
     return {}
-
-
-def figure_outputs(number):
-    """The two files of a figure, the PNG with a caption for `snakemake --report`."""
-    stem = f"{RESULTS}/figures/figure_{number}"
-    return {
-        "png": report(
-            f"{stem}.png",
-            caption=f"../report/figure_{number}.rst",
-            category="Figures",
-            labels={"figure": str(number)},
-        ),
-        "pdf": f"{stem}.pdf",
-    }
-
-
-def table_rows(number):
-    """One entry a row of the table: which fits it shows and what to call them."""
-    shown = SETTINGS["tables"][f"table_{number}"]
-    return [
-        {
-            "run": run,
-            "dataset": RUNS[run]["dataset"] if run in RUNS else "synthetic",
-            "batch_size": batch_size,
-        }
-        for run in shown["runs"]
-        for batch_size in shown["batch_sizes"]
-        if batch_size in batch_sizes_of(run)
-    ]

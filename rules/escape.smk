@@ -1,3 +1,9 @@
+"""Escapes from minima of small networks, where the settings ask for them."""
+
+RATES = ESCAPE["learning_rates"]
+RATE_COUNT = len(RATES) if isinstance(RATES, list) else RATES
+
+
 rule find_minimum:
     """A minimum of a small network, from which the escapes start."""
     input:

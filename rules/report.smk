@@ -2,19 +2,15 @@
 rule make_report:
     """The report: claims, figures, tables, theorems and provenance in one page."""
     input:
-        figures=expand(f"{RESULTS}/figures/figure_{{number}}.png", number=range(1, 10)),
-        pdfs=expand(f"{RESULTS}/figures/figure_{{number}}.pdf", number=range(1, 10)),
-        tables=expand(f"{RESULTS}/tables/table_{{number}}.md", number=range(1, 4)),
+        figures=figure_files("png"),
+        pdfs=figure_files("pdf"),
+        tables=table_files("md"),
         claims=f"{RESULTS}/claims.csv",
-        theorems=f"{RESULTS}/tables/theorems.csv",
-        theory=f"{RESULTS}/figures/theory.png",
-        figure_captions=[
-            source(f"report/figure_{number}.rst") for number in range(1, 10)
-        ],
+        theorems=THEORY_TABLES,
+        figure_captions=[source(f"report/{figure.name}.rst") for figure in FIGURES],
         table_caption=source("report/table.rst"),
         claims_caption=source("report/claims.rst"),
         theorems_caption=source("report/theorems.rst"),
-        theory_caption=source("report/theory.rst"),
         workflow_caption=source("report/workflow.rst"),
         template=source("report/page.html.j2"),
         style=source("report/page.css"),
@@ -33,6 +29,10 @@ rule make_report:
     params:
         study=STUDY,
         config=SETTINGS,
+        figures=[
+            {"title": figure.title, "chapter": figure.chapter} for figure in FIGURES
+        ],
+        tables=[int(name.removeprefix("table_")) for name in TABLES],
         code=code("make_report.py"),
     script:
         "../scripts/make_report.py"

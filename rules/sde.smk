@@ -118,31 +118,3 @@ rule judge_theorems:
         code=code("judge_theorems.py"),
     script:
         "../scripts/judge_theorems.py"
-
-
-rule plot_theory:
-    """The bounds of the mean exit time against simulation."""
-    input:
-        exits=f"{RESULTS}/sde/exit_time.parquet",
-    output:
-        png=report(
-            f"{RESULTS}/figures/theory.png",
-            caption="../report/theory.rst",
-            category="Figures",
-            labels={"figure": "theory"},
-        ),
-        pdf=f"{RESULTS}/figures/theory.pdf",
-    log:
-        f"{RESULTS}/logs/figures/theory.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figures/theory.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code("plot_theory.py"),
-    script:
-        "../scripts/plot_theory.py"

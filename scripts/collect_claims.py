@@ -15,8 +15,8 @@ def collect_claims(
     fits_paths: list[str],
     layers_paths: list[str],
     theories_paths: list[str],
-    theorems_path: str,
-    exit_axis_path: str,
+    theorems_path: str | None,
+    exit_axis_path: str | None,
     claims_path: str,
 ) -> None:
     """Write one row a claim; the columns are those of ``sgnoise.claims.Claim``.
@@ -24,19 +24,20 @@ def collect_claims(
     Args:
         fits_paths: fits of networks and controls, at every batch size; each file says what it is.
         layers_paths: alpha by layer of the networks.
-        theories_paths: theories of escape times, one file a data set.
-        theorems_path: CSV with a verdict on each theorem.
-        exit_axis_path: simulated exits behind Figure 9.
+        theories_paths: theories of escape times, one file a data set; none if none were measured.
+        theorems_path: CSV with a verdict on each theorem, if the theory was simulated.
+        exit_axis_path: simulated exits behind Figure 9, likewise.
         claims_path: CSV to write.
     """
     fits = [read_fits(path) for path in track(fits_paths, "fits")]
+    theories = [pd.read_parquet(path) for path in theories_paths]
     measurements = claims.Measurements(
         networks=[each for each in fits if not each.law],
         controls=[each for each in fits if each.law],
         layers=[read_layers(path) for path in layers_paths],
-        theories=pd.concat([pd.read_parquet(path) for path in theories_paths], ignore_index=True),
-        theorems=pd.read_csv(theorems_path),
-        exit_axis=pd.read_parquet(exit_axis_path),
+        theories=pd.concat(theories, ignore_index=True) if theories else None,
+        theorems=None if theorems_path is None else pd.read_csv(theorems_path),
+        exit_axis=None if exit_axis_path is None else pd.read_parquet(exit_axis_path),
     )
     found = [measure(measurements) for measure in claims.TESTED] + list(claims.UNTESTED)
     for claim in found:
@@ -75,7 +76,7 @@ if __name__ == "__main__":
             fits_paths=list(job.input.fits),
             layers_paths=list(job.input.layers),
             theories_paths=list(job.input.theories),
-            theorems_path=job.input.theorems,
-            exit_axis_path=job.input.exit_axis,
+            theorems_path=next(iter(job.input.theorems), None),
+            exit_axis_path=next(iter(job.input.exit_axis), None),
             claims_path=job.output.claims,
         )

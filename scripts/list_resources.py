@@ -15,22 +15,18 @@ from sgnoise import resources, settings
 FOLDER = Path(__file__).parents[1]
 
 
-def read_study(path: str | None) -> dict[str, Any]:
-    """The settings of a study, completed, as Snakemake would merge its file into config.yaml."""
-    from snakemake.utils import update_config
-
-    read: dict[str, Any] = yaml.safe_load((FOLDER / "config.yaml").read_text("utf-8"))
-    if path is not None:
-        settings.check_duplicates(path)
-        update_config(read, yaml.safe_load(Path(path).read_text("utf-8")))
+def read_study(path: str | Path = FOLDER / "config.yaml") -> dict[str, Any]:
+    """The settings of a study, completed."""
+    settings.check_duplicates(path)
     schema = settings.load_schema(FOLDER / "schemas" / "config.schema.yaml")
-    return settings.complete_settings(read, schema)
+    return settings.complete_settings(yaml.safe_load(Path(path).read_text("utf-8")), schema)
 
 
 def list_jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, str, resources.Need]]:
     """Rule, what it is about, and its need, for the jobs whose size depends on the settings."""
     runs, draws = study["runs"], study["noise"]["draws"]
-    used = {run["dataset"] for run in runs} | set(study["escape"]["datasets"])
+    escapes = [] if study["escape"] is None else study["escape"]["datasets"]
+    used = {run["dataset"] for run in runs} | set(escapes)
     for name, spec in study["datasets"].items():
         if name in used:
             yield "fetch_dataset", name, resources.dataset_need(spec)
@@ -44,12 +40,9 @@ def list_jobs(study: Mapping[str, Any]) -> Iterator[tuple[str, str, resources.Ne
         yield "draw_noise", run["name"], resources.noise_need(count, samples, draws)
         laws = len(study["fits"]["laws"])
         yield "fit_noise", run["name"], resources.fit_need(count, draws, laws)
-    for name in study["escape"]["datasets"]:
-        yield (
-            "simulate_escape",
-            name,
-            resources.escape_need(study["datasets"][name], study["escape"]),
-        )
+    for name in escapes:
+        spec = study["datasets"][name]
+        yield "simulate_escape", name, resources.escape_need(spec, study["escape"])
 
 
 def table(study: Mapping[str, Any]) -> str:
@@ -67,4 +60,4 @@ def table(study: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(read_study(sys.argv[1] if len(sys.argv) > 1 else None)))
+    print(table(read_study(*sys.argv[1:])))

@@ -225,16 +225,16 @@ def make_report(
     *,
     study: str,
     config: Mapping[str, Any],
+    figures: list[dict[str, str]],
     figure_paths: list[str],
     figure_captions: list[str],
+    tables: list[int],
     table_paths: list[str],
     table_caption: str,
     claims_path: str,
     claims_caption: str,
-    theorems_path: str,
+    theorems_path: str | None,
     theorems_caption: str,
-    theory_path: str,
-    theory_caption: str,
     workflow_caption: str,
     template_path: str,
     style_path: str,
@@ -245,16 +245,17 @@ def make_report(
     Args:
         study: name of the study.
         config: its settings.
-        figure_paths: PNG of Figure 1, 2, ...
-        figure_captions: their captions, in the same order; see ``read_caption``.
-        table_paths: Table 1, 2, ... in Markdown, each with its caption below.
+        figures: for each figure its ``title`` (Figure 3) and ``chapter``: ``figures``, or
+            ``theory`` for one below the table of theorems.
+        figure_paths: their PNGs, in the same order.
+        figure_captions: their captions, likewise; see ``read_caption``.
+        tables: numbers of the tables.
+        table_paths: the tables in Markdown, in the same order, each with its caption below.
         table_caption: the caption of all tables, by the wildcard ``number``.
         claims_path: claims.csv.
         claims_caption: its caption.
-        theorems_path: theorems.csv.
+        theorems_path: theorems.csv; None if the theory was not simulated.
         theorems_caption: its caption.
-        theory_path: PNG of the bounds beside simulation.
-        theory_caption: its caption.
         workflow_caption: what the study is, without a title.
         template_path: the page, in jinja2.
         style_path: its style sheet, put into the page.
@@ -263,16 +264,18 @@ def make_report(
     Raises:
         ValueError: an input that does not hold what it must; the message names it.
     """
-    figures = [
-        read_figure(f"Figure {number}", png_path, read_caption(caption, config, study=study))
-        for number, (png_path, caption) in enumerate(
-            zip(figure_paths, figure_captions, strict=True), start=1
+    chapters: dict[str, list[dict[str, Any]]] = {"figures": [], "theory": []}
+    for figure, png_path, caption in zip(figures, figure_paths, figure_captions, strict=True):
+        chapters[figure["chapter"]].append(
+            read_figure(figure["title"], png_path, read_caption(caption, config, study=study))
         )
-    ]
-    tables = [
+    shown_tables = [
         read_table(number, path, read_caption(table_caption, config, study=study, number=number))
-        for number, path in enumerate(table_paths, start=1)
+        for number, path in zip(tables, table_paths, strict=True)
     ]
+    theorems = None
+    if theorems_path is not None:
+        theorems = read_theorems(theorems_path, read_caption(theorems_caption, config, study=study))
     claims = read_claims(claims_path)
     counts = Counter(claim["verdict"] for claim in claims)
     order = [*_VERDICT_CLASSES, *sorted(counts.keys() - _VERDICT_CLASSES.keys())]
@@ -297,12 +300,10 @@ def make_report(
             "paragraphs": claims_text.paragraphs,
             "rows": claims,
         },
-        figures=figures,
-        tables=tables,
-        theorems=read_theorems(theorems_path, read_caption(theorems_caption, config, study=study)),
-        theory=read_figure(
-            "Theory", theory_path, read_caption(theory_caption, config, study=study)
-        ),
+        figures=chapters["figures"],
+        tables=shown_tables,
+        theorems=theorems,
+        theory=chapters["theory"],
         example=_EXAMPLE.format(
             study=study,
             run=config["runs"][0]["name"],
@@ -323,16 +324,16 @@ if __name__ == "__main__":
         make_report(
             study=job.params.study,
             config=job.params.config,
+            figures=job.params.figures,
             figure_paths=list(job.input.figures),
             figure_captions=list(job.input.figure_captions),
+            tables=job.params.tables,
             table_paths=list(job.input.tables),
             table_caption=job.input.table_caption,
             claims_path=job.input.claims,
             claims_caption=job.input.claims_caption,
-            theorems_path=job.input.theorems,
+            theorems_path=next(iter(job.input.theorems), None),
             theorems_caption=job.input.theorems_caption,
-            theory_path=job.input.theory,
-            theory_caption=job.input.theory_caption,
             workflow_caption=job.input.workflow_caption,
             template_path=job.input.template,
             style_path=job.input.style,

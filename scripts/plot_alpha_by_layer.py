@@ -79,18 +79,20 @@ def plot_alpha_by_layer(
     png_path: str,
     pdf_path: str,
 ) -> None:
-    """Draw mean alpha against the layer's position, in two panels.
+    """Draw mean alpha against the layer's position, in two panels; in one if none is on the right.
 
     Args:
         left_paths: the layers' tables of the networks on the left.
         left_labels: their names.
-        right_paths: the same for the right panel.
+        right_paths: the same for the right panel, if any.
         right_labels: their names.
         batch_size: of the noise, for the axis.
         png_path: where the PNG goes.
         pdf_path: where the PDF goes.
     """
-    sides = [read_layers(left_paths, left_labels), read_layers(right_paths, right_labels)]
+    sides = [read_layers(left_paths, left_labels)]
+    if right_paths:
+        sides.append(read_layers(right_paths, right_labels))
     layers = pd.concat(sides)
     colours = dict(zip(layers["network"].unique(), itertools.cycle(plots.SERIES)))
     markers = dict(zip(layers["layer_type"].unique(), itertools.cycle(plots.MARKERS)))
@@ -105,7 +107,7 @@ def plot_alpha_by_layer(
             Line2D([], [], color=plots.INK, linewidth=0.8, linestyle=":", label="Gaussian (α = 2)")
         )
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
-        grid = figure.subplots(1, 2, sharey=True)
+        grid = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
         for axes, side in zip(grid, sides, strict=True):
             draw_layers(axes, side, colours, markers)
             names = [Line2D([], [], color=colours[n], label=n) for n in side["network"].unique()]

@@ -350,10 +350,14 @@ def test_the_verdicts_on_theorems_are_those_that_are_counted() -> None:
     assert claims.theory_holds(only_scaling).verdict == claims.PARTLY
 
 
-def test_nothing_measured_is_nothing_tested() -> None:
+@pytest.mark.parametrize(
+    "nothing", [NOTHING, replace(NOTHING, theories=None, theorems=None, exit_axis=None)]
+)
+def test_nothing_measured_is_nothing_tested(nothing: claims.Measurements) -> None:
     for measure in claims.TESTED:
-        found = measure(NOTHING)
+        found = measure(nothing)
         assert found.verdict == claims.NOT_TESTED
+        assert found.details.startswith("Needs "), found.claim
         assert np.isnan(found.measured_value)
 
 
@@ -398,6 +402,7 @@ def test_collected_claims_are_those_of_the_files(tmp_path: Path) -> None:
         path = tmp_path / f"{dataset}.parquet"
         make_theories({dataset: 4.0}, 32).to_parquet(path)
         theories_paths.append(str(path))
+    assert NOTHING.theorems is not None
     NOTHING.theorems.to_csv(tmp_path / "theorems.csv", index=False)
     make_exits(0.82).to_parquet(tmp_path / "exits.parquet")
     collect_claims.collect_claims(

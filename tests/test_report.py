@@ -21,8 +21,8 @@ from sgnoise.settings import complete_settings, load_schema
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "report"
-CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 SCHEMA = load_schema(ROOT / "schemas" / "config.schema.yaml")
+CONFIG = complete_settings(yaml.safe_load((ROOT / "config.yaml").read_text("utf-8")), SCHEMA)
 FIGURE_CAPTIONS = [REPORT / f"figure_{number}.rst" for number in range(1, 10)]
 TITLED = [
     *FIGURE_CAPTIONS,
@@ -113,17 +113,20 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     theorems.to_csv(tmp_path / "theorems.csv", index=False)
     return {
         "study": CONFIG["study"],
-        "config": complete_settings(CONFIG, SCHEMA),
-        "figure_paths": [str(path) for path in figures],
-        "figure_captions": [str(path) for path in FIGURE_CAPTIONS],
+        "config": CONFIG,
+        "figures": [
+            *({"title": f"Figure {number}", "chapter": "figures"} for number in range(1, 10)),
+            {"title": "Theory", "chapter": "theory"},
+        ],
+        "figure_paths": [*map(str, figures), str(tmp_path / "theory.png")],
+        "figure_captions": [*map(str, FIGURE_CAPTIONS), str(REPORT / "theory.rst")],
+        "tables": [1, 2, 3],
         "table_paths": [str(path) for path in tables],
         "table_caption": str(REPORT / "table.rst"),
         "claims_path": str(tmp_path / "claims.csv"),
         "claims_caption": str(REPORT / "claims.rst"),
         "theorems_path": str(tmp_path / "theorems.csv"),
         "theorems_caption": str(REPORT / "theorems.rst"),
-        "theory_path": str(tmp_path / "theory.png"),
-        "theory_caption": str(REPORT / "theory.rst"),
         "workflow_caption": str(REPORT / "workflow.rst"),
         "template_path": str(REPORT / "page.html.j2"),
         "style_path": str(REPORT / "page.css"),
@@ -175,13 +178,13 @@ def page(inputs: dict[str, Any]) -> Page:
 def test_all_figures_are_inside(page: Page, inputs: dict[str, Any]) -> None:
     images = page.all("img")
     assert len(images) == 10
-    *images, theory = images
-    assert theory["alt"].startswith("Theory: ")
-    for number, (image, path) in enumerate(zip(images, inputs["figure_paths"], strict=True), 1):
+    assert images[-1]["alt"].startswith("Theory: ")
+    for image, path in zip(images, inputs["figure_paths"], strict=True):
         kind, _, content = image["src"].partition(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(content) == Path(path).read_bytes()
         assert (image["width"], image["height"]) == ("4", "3")
+    for number, image in enumerate(images[:-1], start=1):
         assert image["alt"].startswith(f"Figure {number}: ")
         title = make_report.read_caption(str(FIGURE_CAPTIONS[number - 1]), CONFIG).title
         assert f"Figure {number}. {title}" in page.text
@@ -234,6 +237,35 @@ def test_page_stands_alone(page: Page, inputs: dict[str, Any]) -> None:
     assert style in text
     assert "http" not in text
     assert text.startswith("<!DOCTYPE html>")
+
+
+def test_a_study_of_one_network_has_a_report_of_one_network(inputs: dict[str, Any]) -> None:
+    own = {
+        "study": "own",
+        "datasets": {"digits": CONFIG["datasets"]["digits"]},
+        "runs": [CONFIG["runs"][0]],
+    }
+    shown = [3, 5, 7, 8]
+    inputs |= {
+        "config": complete_settings(own, SCHEMA),
+        "figures": [{"title": f"Figure {number}", "chapter": "figures"} for number in shown],
+        "figure_paths": [inputs["figure_paths"][number - 1] for number in shown],
+        "figure_captions": [inputs["figure_captions"][number - 1] for number in shown],
+        "tables": [1, 3],
+        "table_paths": [inputs["table_paths"][0], inputs["table_paths"][2]],
+        "theorems_path": None,
+    }
+    make_report.make_report(**inputs)
+    page = Page(Path(inputs["report_path"]).read_text(encoding="utf-8"))
+    titles = [image["alt"].partition(":")[0] for image in page.all("img")]
+    assert titles == [f"Figure {number}" for number in shown]
+    assert "Table 3." in page.text
+    assert "Table 2." not in page.text
+    assert "escapes from minima" not in page.text
+    links = {link["href"].removeprefix("#") for link in page.all("a")}
+    assert links == {"claims", "figures", "tables", "table-1", "table-3", "provenance"} | {
+        f"figure-{number}" for number in shown
+    }
 
 
 def test_text_is_escaped(inputs: dict[str, Any]) -> None:

@@ -175,6 +175,9 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         r"figures\.decay\.batch_size: no batch size 32 is declared for the run 'resnet20'",
     ),
     (lambda c: c["tables"]["table_1"].update(runs=["nlp"]), r"tables\.table_1\.runs: .*'mlp'"),
+    (lambda c: c.update(escape=True), r"escape: true says nothing; .* false to leave it out"),
+    (lambda c: c["tables"].update(table_1=True), r"tables\.table_1: true says nothing"),
+    (lambda c: c.update(sde=3), r"sde: 3 is int; it must be of type object or boolean or null"),
     (
         lambda c: c["tables"]["table_3"].update(batch_sizes=[4]),
         r"tables\.table_3\.batch_sizes: none of them is declared for 'mlp'",
@@ -265,3 +268,85 @@ def test_an_anchor_that_is_used_twice_stands_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("a: &one {b: 1}\nc: *one\nd: {<<: *one, e: 1}\nf: {<<: *one, e: 1}\n")
     check_duplicates(file)
+
+
+# --- What is shown where the settings do not say ---
+
+DIGITS = DEFAULT["datasets"]["digits"]
+
+
+def study(*names: str, **changes: Any) -> dict[str, Any]:
+    """A study of runs of the default study, with nothing but what is needed."""
+    runs = [copy.deepcopy(run) for run in DEFAULT["runs"] if run["name"] in names]
+    for run in runs:
+        run.pop("batch_sizes", None)
+    own = {"study": "own", "datasets": {"digits": DIGITS}, "runs": runs}
+    return {**own, **changes}
+
+
+def test_three_sections_are_a_study() -> None:
+    settings = complete_settings(study("mlp"), SCHEMA)
+    assert (settings["escape"], settings["sde"], settings["controls"]) == (None, None, [])
+    assert settings["noise"]["batch_sizes"] == [32, 128]
+    assert settings["figures"] == {
+        "escape": None,
+        "decay": None,
+        "histograms": {"figure_3": "mlp", "figure_5": "mlp", "batch_size": 32},
+        "alpha_by_network": {"runs": ["mlp"], "batch_size": 32},
+        "alpha_by_layer": {"left": ["mlp"], "right": [], "batch_size": 32},
+    }
+    assert settings["tables"] == {
+        "table_1": {"runs": ["mlp"], "batch_sizes": [32]},
+        "table_2": {"runs": ["mlp"], "batch_sizes": [32, 128]},
+        "table_3": {"runs": ["mlp"], "batch_sizes": [128]},
+    }
+
+
+def test_figures_show_all_that_a_study_has() -> None:
+    names = [run["name"] for run in DEFAULT["runs"]]
+    own = study(*names, controls=DEFAULT["controls"], noise=DEFAULT["noise"])
+    own["datasets"] = DEFAULT["datasets"]
+    own["escape"] = DEFAULT["escape"]
+    own["runs"][0]["batch_sizes"] = [256]
+    figures = complete_settings(own, SCHEMA)["figures"]
+    assert figures["escape"] == {"figure_1": [32], "figure_6": [32, 8]}
+    decay = {"before": "resnet20", "after": "resnet20-decayed", "without": "resnet20-constant"}
+    assert figures["decay"] == decay | {"batch_size": 8}
+    # The runs without the batch size that most have are left out, and children come last.
+    measured = ["resnet20", "resnet18", "mobilenet_v3_small", "resnet20-decayed"]
+    assert figures["alpha_by_network"]["runs"] == [*measured, "resnet20-constant"]
+    assert figures["histograms"] == {
+        "figure_3": "resnet20",
+        "figure_4": "resnet18",
+        "figure_5": "mobilenet_v3_small",
+        "batch_size": 8,
+    }
+    assert figures["alpha_by_layer"]["right"] == ["mobilenet_v3_small"]
+    tables = complete_settings(own, SCHEMA)["tables"]
+    assert tables["table_1"]["runs"][-1] == DEFAULT["controls"][-1]["name"]
+    assert tables["table_2"] == {"runs": names, "batch_sizes": [8, 32, 64, 256]}
+    assert tables["table_3"] == {"runs": names, "batch_sizes": [32, 64, 256]}
+
+
+@pytest.mark.parametrize("nothing", [False, None])
+def test_what_is_false_is_left_out(nothing: bool | None) -> None:
+    settings = complete_settings(
+        {**DEFAULT, "escape": nothing, "sde": nothing, "tables": nothing}, SCHEMA
+    )
+    assert (settings["escape"], settings["sde"]) == (None, None)
+    # The figures of the escapes go with them, though the settings name batch sizes for them.
+    assert settings["figures"]["escape"] is None
+    assert settings["figures"]["decay"] is not None
+    assert set(settings["tables"].values()) == {None}
+    own = study("mlp", figures={"alpha_by_layer": nothing, "histograms": {"figure_4": "mlp"}})
+    figures = complete_settings(own, SCHEMA)["figures"]
+    assert figures["alpha_by_layer"] is None
+    assert figures["histograms"] == {"figure_4": "mlp", "batch_size": 32}
+    assert figures["alpha_by_network"] is not None
+
+
+def test_figures_of_runs_without_a_common_batch_size_are_refused() -> None:
+    own = study("mlp", "resnet18", figures={"alpha_by_network": {"runs": ["mlp", "resnet18"]}})
+    own["runs"][0]["batch_sizes"] = [8]
+    with pytest.raises(SettingsError, match=r"alpha_by_network: .* mlp, resnet18 share no batch"):
+        complete_settings(own, SCHEMA)

@@ -128,17 +128,17 @@ class Measurements:
         networks: fits of the networks' noise.
         controls: fits of noise of known law.
         layers: of the networks.
-        theories: fits to the escape times, all data sets.
-        theorems: verdicts on the paper's theory.
-        exit_axis: simulated exits of the two-dimensional process.
+        theories: fits to the escape times, all data sets; None if none were measured.
+        theorems: verdicts on the paper's theory; None if it was not simulated.
+        exit_axis: simulated exits of the two-dimensional process; likewise.
     """
 
     networks: Sequence[NoiseFits]
     controls: Sequence[NoiseFits]
     layers: Sequence[LayerStatistics]
-    theories: pd.DataFrame
-    theorems: pd.DataFrame
-    exit_axis: pd.DataFrame
+    theories: pd.DataFrame | None
+    theorems: pd.DataFrame | None
+    exit_axis: pd.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -169,19 +169,24 @@ def claim_over(
     paper_value: str,
     quantity: str,
     rule: str,
+    needs: str,
     details: str = "",
     interval: str = _OVER_CASES,
 ) -> Claim:
-    """A claim that was tested in several cases; its number is the median over them."""
+    """A claim that was tested in several cases; its number is the median over them.
+
+    Without any case it is not tested; ``needs`` says what the study would have to have for that.
+    """
     values = np.array([case.value for case in cases])
     held = sum(case.holds for case in cases)
-    parts = []
     if cases:
         lowest, highest = cases[int(np.argmin(values))], cases[int(np.argmax(values))]
-        parts.append(
+        found = (
             f"Holds in {held} of {len(cases)} cases; "
             f"lowest {lowest.title}, highest {highest.title}."
         )
+    else:
+        found = f"Needs {needs}, which this study does not have."
     return Claim(
         claim=claim,
         source=source,
@@ -194,7 +199,7 @@ def claim_over(
         interval=interval,
         rule=rule,
         verdict=verdict_of(cases),
-        details=" ".join([*parts, details]).strip(),
+        details=f"{found} {details}".strip(),
     )
 
 
@@ -237,6 +242,7 @@ def sse_wins(data: Measurements) -> Claim:
         cases,
         claim="sse_wins",
         source="Tables 1 and 3",
+        needs="a network",
         statement="The SαS law fits the noise of nearly every parameter better than the Gaussian.",
         paper_value="96.6 % to 99.74 % of parameters",
         quantity="share of parameters with a lower SSE",
@@ -257,6 +263,7 @@ def sse_wins_beyond_controls(data: Measurements) -> Claim:
         cases,
         claim="sse_wins_beyond_controls",
         source="Tables 1 and 3 (not asked in the paper)",
+        needs="Gaussian noise among the controls, at a batch size of a network",
         statement="The SαS law wins more often on the noise of networks than on Gaussian noise.",
         paper_value="",
         quantity="share of wins less the upper end of the share on Gaussian noise",
@@ -273,6 +280,7 @@ def sse_wins_identify_the_law(data: Measurements) -> Claim:
         [Case(title, share, share < _PAPER_WINS) for title, share in shares],
         claim="sse_wins_identify_the_law",
         source="Section 5 (not asked in the paper)",
+        needs="heavy-tailed noise that is not SαS among the controls",
         statement="That the SαS law wins over the Gaussian shows that the noise is SαS.",
         paper_value="",
         quantity="share of wins on heavy-tailed noise of finite variance, which is not SαS",
@@ -294,6 +302,7 @@ def gaussian_rejected(data: Measurements) -> Claim:
         cases,
         claim="gaussian_rejected",
         source="Section 5, Tables 1 and 3",
+        needs="a network",
         statement="The noise of most parameters is not Gaussian but heavy-tailed.",
         paper_value="",
         quantity="share of parameters that reject the Gaussian at the 5 % level",
@@ -316,6 +325,7 @@ def sse_ratio(data: Measurements) -> Claim:
         cases,
         claim="sse_ratio",
         source="Tables 1 to 3",
+        needs="a network",
         statement="The mean error of the Gaussian is larger than that of the SαS law.",
         paper_value="1.1 to 1.4 (LAION-400M), 5 to 25 (ImageNet), 1.4 to 3 (CINIC-10, CoLA)",
         quantity="mean SSE of the Gaussian over mean SSE of the SαS law",
@@ -335,6 +345,7 @@ def own_alpha_fits_better(data: Measurements) -> Claim:
         cases,
         claim="own_alpha_fits_better",
         source="Table 2",
+        needs="a network",
         statement="An alpha for each parameter fits better than one alpha for the network.",
         paper_value="1.5 to 2.8",
         quantity="mean SSE with one alpha over mean SSE with an alpha a parameter",
@@ -352,6 +363,7 @@ def own_alpha_predicts_better(data: Measurements) -> Claim:
         cases,
         claim="own_alpha_predicts_better",
         source="Table 2 (not asked in the paper)",
+        needs="a network",
         statement="An alpha for each parameter predicts new draws better than one for the network.",
         paper_value="",
         quantity="gain in mean log density of a held-out draw",
@@ -377,6 +389,7 @@ def one_alpha_no_better_than_gaussian(data: Measurements) -> Claim:
         cases,
         claim="one_alpha_no_better_than_gaussian",
         source="Table 2",
+        needs="a network",
         statement="With one alpha for the network, the SαS law fits no better than the Gaussian.",
         paper_value="1.04 to 1.5 in four rows, 0.92 in one",
         quantity="mean SSE with one alpha over mean SSE of the Gaussian",
@@ -396,6 +409,7 @@ def stable_beats_student_t(data: Measurements) -> Claim:
         cases,
         claim="stable_beats_student_t",
         source="Section 5 (Student's t not tried in the paper)",
+        needs="a network whose noise Student's t is fitted to (fits.laws)",
         statement="SαS describes the noise best; also better than another heavy-tailed law.",
         paper_value="",
         quantity="gain of SαS over Student's t in mean log density of a held-out draw",
@@ -435,6 +449,7 @@ def alpha_differs(data: Measurements) -> Claim:
         cases,
         claim="alpha_differs",
         source="Sections 3 and 5, Figure 7",
+        needs="a network",
         statement="Different parameters of one network have different alpha.",
         paper_value="shown as a plot",
         quantity="standard deviation of alpha between parameters, estimation error taken away",
@@ -464,6 +479,7 @@ def alpha_falls_with_depth(data: Measurements) -> Claim:
         cases,
         claim="alpha_falls_with_depth",
         source="Figure 8, left",
+        needs="a network without hard sigmoids and with fits in three layers",
         statement="Layers closer to the output have a lower alpha.",
         paper_value="shown as a plot",
         quantity="change of alpha from the first to the last layer, by a line through the layers",
@@ -490,6 +506,7 @@ def hard_sigmoid_raises_alpha(data: Measurements) -> Claim:
         cases,
         claim="hard_sigmoid_raises_alpha",
         source="Figure 8, right",
+        needs="a network with layers in front of a hard sigmoid",
         statement="Layers in front of a hard sigmoid have a higher alpha than the other layers.",
         paper_value="shown as a plot",
         quantity="mean alpha of layers in front of a hard sigmoid less that of the others",
@@ -535,6 +552,7 @@ def alpha_keeps_with_batch_size(data: Measurements) -> Claim:
         cases,
         claim="alpha_keeps_with_batch_size",
         source="Equations 2 and 7",
+        needs=f"a network at two batch sizes, with a mean alpha up to {_NEARLY_GAUSSIAN}",
         statement="A larger batch changes the scale of the noise, not its alpha.",
         paper_value="",
         quantity="change of mean alpha from the smallest to the largest batch size",
@@ -551,7 +569,7 @@ def alpha_keeps_with_batch_size(data: Measurements) -> Claim:
 # --- escape -------------------------------------------------------------------------------------
 
 
-def _escape_cases(theories: pd.DataFrame, batch_size: int) -> list[Case]:
+def _escape_cases(theories: pd.DataFrame | None, batch_size: int) -> list[Case]:
     """For each minimum, the log-likelihood ratio of the Lévy law to the better exponential one.
 
     The case holds if the bootstrap interval of the ratio lies above 0 for both exponential laws:
@@ -559,7 +577,7 @@ def _escape_cases(theories: pd.DataFrame, batch_size: int) -> list[Case]:
     its word would be too sure of itself.
     """
     cases = []
-    for title, rows in _by_minimum(theories[theories["batch_size"] == batch_size]):
+    for title, rows in _by_minimum(theories, batch_size):
         rivals = rows.loc[["diffusion", "kramers"]]
         ratio = float(rivals["log_likelihood_ratio"].min())
         low = float(rivals["log_likelihood_ratio_low"].min())
@@ -568,8 +586,14 @@ def _escape_cases(theories: pd.DataFrame, batch_size: int) -> list[Case]:
     return cases
 
 
-def _by_minimum(theories: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """A title and the rows, by theory, of each data set, minimum and batch size."""
+def _by_minimum(
+    theories: pd.DataFrame | None, batch_size: int | None = None
+) -> list[tuple[str, pd.DataFrame]]:
+    """A title and the rows, by theory, of each data set, minimum and (or at one) batch size."""
+    if theories is None:
+        return []
+    if batch_size is not None:
+        theories = theories[theories["batch_size"] == batch_size]
     minima = theories.groupby("dataset")["minimum"].nunique().to_dict()
     groups = []
     for (dataset, minimum, size), rows in theories.groupby(["dataset", "minimum", "batch_size"]):
@@ -584,6 +608,7 @@ def levy_escape(data: Measurements) -> Claim:
         _escape_cases(data.theories, 32),
         claim="levy_escape",
         source="Figures 1 and 6, batch size 32",
+        needs="escape times at batch size 32 (section escape)",
         statement="Mean escape times follow a power of the learning rate, not an exponential.",
         paper_value="3 of 3 data sets",
         quantity="log-likelihood of the power law less that of the better exponential law",
@@ -603,6 +628,7 @@ def levy_escape_small_batch(data: Measurements) -> Claim:
         cases,
         claim="levy_escape_small_batch",
         source="Figure 6, batch size 8",
+        needs="escape times at batch size 8 (section escape)",
         statement="At batch size 8 the power law does not win on every data set.",
         paper_value="better on 1, level on 1, worse on 1 of 3 data sets",
         quantity="log-likelihood of the power law less that of the better exponential law",
@@ -632,6 +658,7 @@ def escape_exponent_is_alpha(data: Measurements) -> Claim:
         cases,
         claim="escape_exponent_is_alpha",
         source="Corollary 4.2",
+        needs="escape times (section escape)",
         statement="The mean escape time falls as the learning rate to the power alpha.",
         paper_value="",
         quantity="exponent of the escape times less mean alpha of the noise at the minimum",
@@ -652,12 +679,17 @@ def _with_verdict(claim: Claim, verdict: str) -> Claim:
 
 def exit_probability(data: Measurements) -> Claim:
     """The one number that the paper reads off Figure 9."""
-    found = data.exit_axis[
-        np.isclose(data.exit_axis["alpha_1"], 0.55) & np.isclose(data.exit_axis["alpha_2"], 1.05)
-    ]
-    measured = found.iloc[0] if len(found) else None
+    details = "The paper gives neither noise, nor box, nor step; they are settings here."
+    measured = None
+    if data.exit_axis is not None:
+        alphas = data.exit_axis[["alpha_1", "alpha_2"]]
+        found = data.exit_axis[np.isclose(alphas, (0.55, 1.05)).all(axis=1)]
+        measured = found.iloc[0] if len(found) else None
     if measured is None:
         verdict = NOT_TESTED
+        details = (
+            "Needs exits with alpha 0.55 and 1.05 (section sde), which this study does not have."
+        )
     elif abs(measured["probability"] - _PAPER_EXIT) <= _EXIT_MARGIN:
         verdict = REPRODUCED
     else:
@@ -677,24 +709,24 @@ def exit_probability(data: Measurements) -> Claim:
             "interval: partly; else not reproduced"
         ),
         verdict=verdict,
-        details=(
-            "The paper does not give the noise, the size of the box or the step; they are settings "
-            "here."
-        ),
+        details=details,
     )
 
 
 def exit_lower_alpha(data: Measurements) -> Claim:
     """Figure 9 as a whole."""
-    columns = data.exit_axis[["alpha_1", "alpha_2", "probability", "low"]].to_numpy()
-    cases = [
-        Case(f"alpha {lower:g} against {higher:g}", float(probability), bool(low > 0.5))
-        for lower, higher, probability, low in columns
-    ]
+    cases = []
+    if data.exit_axis is not None:
+        columns = data.exit_axis[["alpha_1", "alpha_2", "probability", "low"]].to_numpy()
+        cases = [
+            Case(f"alpha {lower:g} against {higher:g}", float(probability), bool(low > 0.5))
+            for lower, higher, probability, low in columns
+        ]
     return claim_over(
         cases,
         claim="exit_lower_alpha",
         source="Figure 9, Corollary 4.4",
+        needs="simulated exits (section sde)",
         statement="The parameter with the lower alpha is the more probable way out.",
         paper_value="all points of the figure",
         quantity="probability of leaving through the axis with the lower alpha",
@@ -708,12 +740,14 @@ def exit_lower_alpha(data: Measurements) -> Claim:
 
 def theory_holds(data: Measurements) -> Claim:
     """The lemmas, propositions, theorems and corollaries, as compared with simulation."""
-    verdicts = data.theorems["verdict"]
+    verdicts = pd.Series(dtype=str) if data.theorems is None else data.theorems["verdict"]
     counts = verdicts.value_counts()
     held = counts.get("holds", 0)
     partly_held = held + counts.get("holds as scaling only", 0)
+    details = ", ".join(f"{name}: {count}" for name, count in counts.items())
     if verdicts.empty:
         verdict = NOT_TESTED
+        details = "Needs the section sde of the settings, which this study does not have."
     elif held == len(verdicts):
         verdict = REPRODUCED
     else:
@@ -733,7 +767,7 @@ def theory_holds(data: Measurements) -> Claim:
             "reproduced"
         ),
         verdict=verdict,
-        details=", ".join(f"{name}: {count}" for name, count in counts.items()),
+        details=details,
     )
 
 

@@ -13,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match, relevance
 
+from sgnoise import shown
 from sgnoise.laws import LAWS
 from sgnoise.messages import nearest
 
@@ -181,11 +182,12 @@ def _check_references(settings: Mapping[str, Any]) -> None:
                 )
         earlier.append(run["name"])
 
-    for index, name in enumerate(settings["escape"]["datasets"]):
-        _check_known(f"escape.datasets[{index}]", name, datasets, "data set")
-    low, high = settings["escape"]["target_iterations"]
-    if low >= high:
-        raise SettingsError(f"escape.target_iterations: {low} must be less than {high}.")
+    if settings["escape"] is not None:
+        for index, name in enumerate(settings["escape"]["datasets"]):
+            _check_known(f"escape.datasets[{index}]", name, datasets, "data set")
+        low, high = settings["escape"]["target_iterations"]
+        if low >= high:
+            raise SettingsError(f"escape.target_iterations: {low} must be less than {high}.")
 
     for law in ("gaussian", "stable", "stable_shared_alpha"):
         if law not in settings["fits"]["laws"]:
@@ -207,36 +209,34 @@ def _check_references(settings: Mapping[str, Any]) -> None:
                 f"runs[{index}].batch_sizes: with gradients.mode mini_batch a dump holds the "
                 f"gradients of one batch size; {len(run['batch_sizes'])} are given."
             )
-    _check_shown(settings, runs, measured)
 
 
-def _check_shown(settings: Mapping[str, Any], runs: list[str], measured: list[str]) -> None:
+def _check_shown(settings: Mapping[str, Any]) -> None:
     """The runs and batch sizes that figures and tables show must exist."""
-    figures = settings["figures"]
-    for figure, batch_sizes in figures["escape"].items():
-        for batch_size in batch_sizes:
-            _check_batch_size(
-                f"figures.escape.{figure}", batch_size, settings["escape"]["batch_sizes"]
-            )
     noise_sizes = {run["name"]: run["batch_sizes"] for run in settings["runs"]}
-    for figure in ("decay", "histograms", "alpha_by_network", "alpha_by_layer"):
-        for key, value in figures[figure].items():
-            if key == "batch_size":
-                continue
+    measured = [*noise_sizes, *(control["name"] for control in settings["controls"])]
+    for figure, content in settings["figures"].items():
+        for key, value in (content or {}).items():
             where = f"figures.{figure}.{key}"
-            for name in [value] if isinstance(value, str) else value:
-                _check_known(where, name, runs, "run")
-                _check_batch_size(
-                    f"figures.{figure}.batch_size",
-                    figures[figure]["batch_size"],
-                    noise_sizes[name],
-                    f" for the run '{name}'",
-                )
-    for table, shown in settings["tables"].items():
-        for name in shown["runs"]:
+            if figure == "escape":
+                for batch_size in value:
+                    _check_batch_size(where, batch_size, settings["escape"]["batch_sizes"])
+            elif key != "batch_size":
+                for name in [value] if isinstance(value, str) else value:
+                    _check_known(where, name, noise_sizes, "run")
+                    _check_batch_size(
+                        f"figures.{figure}.batch_size",
+                        content["batch_size"],
+                        noise_sizes[name],
+                        f" for the run '{name}'",
+                    )
+    for table, content in settings["tables"].items():
+        if content is None:
+            continue
+        for name in content["runs"]:
             _check_known(f"tables.{table}.runs", name, measured, "run or control")
             sizes = noise_sizes.get(name, settings["noise"]["batch_sizes"])
-            if not set(sizes) & set(shown["batch_sizes"]):
+            if not set(sizes) & set(content["batch_sizes"]):
                 raise SettingsError(
                     f"tables.{table}.batch_sizes: none of them is declared for '{name}'; "
                     f"declared are: {', '.join(map(str, sizes))}."
@@ -249,6 +249,48 @@ def _check_batch_size(where: str, batch_size: int, declared: list[int], whose: s
             f"{where}: no batch size {batch_size} is declared{whose}; "
             f"declared are: {', '.join(map(str, declared))}."
         )
+
+
+def _leave_out(settings: dict[str, Any], name: str, where: str = "") -> None:
+    """Let null alone stand for a section that is left out."""
+    if settings.get(name) is True:
+        raise SettingsError(
+            f"{where}{name}: true says nothing; give the section, false to leave it out, or no "
+            f"'{name}' at all for what holds by default."
+        )
+    if settings.get(name) is False:
+        settings[name] = None
+
+
+def _complete_shown(settings: dict[str, Any]) -> None:
+    """What the figures and tables show where the settings do not say."""
+    for kind, automatic in (("figures", shown.FIGURES), ("tables", shown.TABLES)):
+        # The section left out is each of its figures or tables left out.
+        given: dict[str, Any] = (
+            dict.fromkeys(automatic) if settings[kind] is None else settings[kind]
+        )
+        settings[kind] = dict.fromkeys(automatic)
+        for name, choose in automatic.items():
+            content = given[name] if name in given else choose(settings)
+            if content is not None:
+                content = {key: value for key, value in content.items() if value is not None}
+            settings[kind][name] = content
+    if settings["escape"] is None:
+        settings["figures"]["escape"] = None
+    for figure in ("decay", "histograms", "alpha_by_network", "alpha_by_layer"):
+        content = settings["figures"][figure]
+        if content is not None and "batch_size" not in content:
+            names = [
+                name
+                for value in content.values()
+                for name in ([value] if isinstance(value, str) else value)
+            ]
+            content["batch_size"] = shown.shared_batch_size(settings, names)
+            if content["batch_size"] is None:
+                raise SettingsError(
+                    f"figures.{figure}: the runs {', '.join(names)} share no batch size; give them "
+                    "one by their batch_sizes."
+                )
 
 
 # The loader in C takes a tenth of the time.
@@ -361,7 +403,8 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
 
     That form does not depend on the order of keys, on whether a default is written out, or on
     whether a number is written 1 or 1.0. Each run has ``batch_sizes`` and ``gradients`` of its own:
-    the study's where it names none.
+    the study's where it names none. A section, figure or table that the study
+    leaves out, or has nothing to show in, is None; see ``sgnoise.shown``.
 
     Args:
         settings: as read from the configuration files.
@@ -379,8 +422,15 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         raise SettingsError(_explain(error, schema))
     filled = copy.deepcopy(settings)
     _fill(filled, schema, schema)
+    for section in ("escape", "sde", "figures", "tables"):
+        _leave_out(filled, section)
+    for section in ("figures", "tables"):
+        for name in list(filled[section] or {}):
+            _leave_out(filled[section], name, f"{section}.")
     for run in filled["runs"]:
-        run.setdefault("batch_sizes", filled["noise"]["batch_sizes"])
+        run.setdefault("batch_sizes", list(filled["noise"]["batch_sizes"]))
         run["gradients"] = filled["gradients"] | run.get("gradients", {})
     _check_references(filled)
+    _complete_shown(filled)
+    _check_shown(filled)
     return _mapped(filled, schema, schema, _as_declared)
