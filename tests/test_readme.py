@@ -1,15 +1,17 @@
 """What the README shows works as shown."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-import yaml
+from sklearn.datasets import load_wine
 
-from sgnoise import fitting, models, settings
+from sgnoise import fitting
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -26,18 +28,36 @@ def block(language: str, holding: str) -> str:
     return found[0]
 
 
-def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "networks.py").write_text(block("python", "def build"))
-    monkeypatch.chdir(tmp_path)
-    study = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
-    own = yaml.safe_load(block("yaml", "networks:build"))
-    # As Snakemake merges: keys of mappings are added, lists are replaced.
-    study["datasets"] |= own["datasets"]
-    study["runs"] += own["runs"]
-    schema = settings.load_schema(ROOT / "schemas" / "config.schema.yaml")
-    run = settings.complete_settings(study, schema)["runs"][-1]
-    network = models.build_model(run["model"], input_shape=(5,), classes=3, seed=0)
-    assert network(torch.zeros(2, 5)).shape == (2, 3)
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    """From the files of the recipe to a report, in a folder beside a clone, as it stands."""
+    folder = tmp_path / "a place" / "my study"
+    folder.mkdir(parents=True)
+    (folder.parent / "sgnoise").symlink_to(ROOT)
+    (folder / "networks.py").write_text(block("python", "def build"))
+    (folder / "mine.yaml").write_text(block("yaml", "networks:build"))
+    wine = load_wine(as_frame=True)
+    wine.data.assign(label=wine.target_names[wine.target]).to_csv(folder / "own.csv", index=False)
+    command = block("console", "--configfile mine.yaml").removeprefix("$ ")
+    subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        check=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    page = (folder / "results/mine/report.html").read_text("utf-8")
+    for shown in (
+        "Figure 3.",
+        "Figure 5.",
+        "Figure 7.",
+        "Figure 8.",
+        "Table 1.",
+        "not tested here",
+    ):
+        assert shown in page
+    for absent in ("Figure 1.", "Figure 2.", "Figure 9."):
+        assert absent not in page
+    assert not (ROOT / "results" / "mine").exists(), "results belong to the working directory"
 
 
 def pasted(code: str) -> dict[str, Any]:

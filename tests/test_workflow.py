@@ -266,3 +266,103 @@ def test_named_targets_are_listed_and_done(finished: Path, target: str) -> None:
     listed = snakemake(finished, "--list-target-rules")
     assert target in listed
     assert "Nothing to be done" in snakemake(finished, "--dry-run", target)
+
+
+# --- Elsewhere, and less than everything ---
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder beside a clone, both with a space in their names."""
+    copy_sources(tmp_path / "a clone")
+    folder = tmp_path / "my study"
+    folder.mkdir()
+    return folder
+
+
+def run_elsewhere(folder: Path, *arguments: str) -> str:
+    """Plan, in ``folder``, what ``arguments`` ask of snakemake."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--dry-run", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+    )
+    return done.stdout + done.stderr
+
+
+def job_counts(printed: str) -> dict[str, int]:
+    """The first table of jobs that snakemake printed."""
+    table = printed.partition("Job stats:")[2].partition("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+SMALL = """\
+study: small
+datasets:
+  digits: {source: bundled, name: digits, form: image}
+runs:
+  - name: mlp
+    dataset: digits
+    model: {name: mlp, widths: [16]}
+    training: {epochs: 1}
+"""
+
+
+def test_a_small_study_has_no_job_of_another(elsewhere: Path) -> None:
+    (elsewhere / "small.yaml").write_text(SMALL)
+    clone = ("-s", "../a clone/Snakefile", "--configfile", "small.yaml")
+    jobs = job_counts(run_elsewhere(elsewhere, *clone))
+    assert {name for name in jobs if name.startswith("plot_")} == {
+        f"plot_figure_{number}" for number in (3, 5, 7, 8)
+    }
+    assert jobs["fetch_dataset"] == jobs["pretrain"] == jobs["make_report"] == 1
+    assert not [name for name in jobs if "escape" in name or "exit" in name or "control" in name]
+    printed = run_elsewhere(elsewhere, *clone, "escape")
+    assert "Nothing to make for 'escape': the study 'small' leaves out" in printed
+
+
+def test_the_study_is_what_configfile_names_or_lies_here_or_is_the_default(elsewhere: Path) -> None:
+    clone = ("-s", "../a clone/Snakefile")
+    default = job_counts(run_elsewhere(elsewhere, *clone))
+    assert default["simulate_escape"] == 48
+    less = job_counts(run_elsewhere(elsewhere, *clone, "--config", "escape=false", "sde=false"))
+    assert set(default) - set(less) == {
+        *("find_minimum", "plan_escape", "simulate_escape", "measure_escape_noise", "fit_escape"),
+        *("tabulate_escape", "plot_figure_1", "plot_figure_6", "plot_figure_9", "plot_theory"),
+        *("simulate_exit_axis", "simulate_exit_time", "check_covariance", "compare_theory"),
+    }
+    (elsewhere / "config.yaml").write_text(SMALL)
+    here = run_elsewhere(elsewhere, *clone)
+    assert job_counts(here)["pretrain"] == 1
+    (elsewhere / "differs.yaml").write_text("study: other\nfigures: false\n")
+    both = ("--configfile", "config.yaml", "differs.yaml")
+    printed = run_elsewhere(elsewhere, *clone, *both)
+    assert "results/other/report.html" in printed
+    assert "plot_" not in printed
+
+
+@pytest.mark.parametrize("prefix", ["", " as noise_*"])
+def test_another_workflow_uses_this_one(elsewhere: Path, prefix: str) -> None:
+    (elsewhere / "small.yaml").write_text(SMALL)
+    (elsewhere / "Snakefile").write_text(f"""
+configfile: "small.yaml"
+
+module sgnoise:
+    snakefile: "../a clone/Snakefile"
+    config: config
+
+use rule * from sgnoise{prefix}
+
+rule compare:
+    input: "results/small/runs/mlp/fits/b32.parquet"
+    output: "compared.txt"
+    shell: "touch {{output}}"
+""")
+    jobs = job_counts(run_elsewhere(elsewhere, "compare"))
+    first = prefix.removeprefix(" as ").removesuffix("*")
+    chain = ("fetch_dataset", "pretrain", "dump_gradients", "draw_noise", "fit_noise")
+    assert jobs == {"compare": 1, **{first + name: 1 for name in chain}}
+    assert job_counts(run_elsewhere(elsewhere))[f"{first}make_report"] == 1
