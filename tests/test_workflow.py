@@ -327,7 +327,7 @@ def test_a_small_study_has_no_job_of_another(elsewhere: Path) -> None:
 def test_the_study_is_what_configfile_names_or_lies_here_or_is_the_default(elsewhere: Path) -> None:
     clone = ("-s", "../a clone/Snakefile")
     default = job_counts(run_elsewhere(elsewhere, *clone))
-    less = job_counts(run_elsewhere(elsewhere, *clone, "--config", "escape=false", "sde=false"))
+    less = job_counts(run_elsewhere(elsewhere, *clone, "--config", "escape=False", "sde=False"))
     gone = set(default) - set(less)
     assert gone >= {"simulate_escape", "simulate_exit_axis", "judge_theorems", "plot_figure_1"}
     rules = "\n".join((ROOT / f"rules/{name}.smk").read_text() for name in ("escape", "sde"))
