@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pytest
 from sklearn.datasets import load_wine
 
 from sgnoise import fitting

@@ -420,7 +420,7 @@ def complete_settings(settings: Mapping[str, Any], schema: Mapping[str, Any]) ->
         while error.parent is not None:  # name the alternatives, not why one of them does not fit
             error = error.parent
         raise SettingsError(_explain(error, schema))
-    filled = copy.deepcopy(settings)
+    filled: dict[str, Any] = copy.deepcopy(dict(settings))
     _fill(filled, schema, schema)
     for section in ("escape", "sde", "figures", "tables"):
         _leave_out(filled, section)
