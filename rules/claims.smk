@@ -28,8 +28,8 @@ rule collect_claims:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("collect_claims.py"),
     script:

@@ -227,6 +227,11 @@ def decoding_threads(wildcards):
     return min(4, 1 + needs.training_samples(spec) // 20_000)
 
 
+def growing(least):
+    """A resource of which a job is given ``least`` at first, and so much more at each new attempt."""
+    return lambda wildcards, attempt: attempt * least
+
+
 def dataset_need(wildcards):
     """What preparing a data set needs of a machine."""
     return needs.dataset_need(SETTINGS["datasets"][wildcards.dataset])

@@ -15,8 +15,8 @@ rule fetch_dataset:
         ENVIRONMENT
     threads: decoding_threads
     resources:
-        mem_mb=lambda wildcards: dataset_need(wildcards).memory_mb,
-        runtime=lambda wildcards: dataset_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * dataset_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * dataset_need(wildcards).minutes,
     params:
         spec=lambda wildcards: SETTINGS["datasets"][wildcards.dataset],
         seed=lambda wildcards: seed("data", wildcards.dataset),

@@ -18,8 +18,8 @@ rule find_minimum:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -48,8 +48,8 @@ rule plan_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -82,8 +82,8 @@ rule simulate_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards: escape_need(wildcards).memory_mb,
-        runtime=lambda wildcards: escape_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * escape_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * escape_need(wildcards).minutes,
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -114,8 +114,8 @@ rule measure_escape_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -146,8 +146,8 @@ rule predict_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -182,8 +182,8 @@ rule fit_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         study=STUDY,
         dataset="{dataset}",
@@ -216,8 +216,8 @@ rule tabulate_escape:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("tabulate_escape.py"),
     script:

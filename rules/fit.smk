@@ -12,8 +12,8 @@ rule fit_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards: fit_need(wildcards).memory_mb,
-        runtime=lambda wildcards: fit_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * fit_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * fit_need(wildcards).minutes,
     params:
         study=STUDY,
         run="{run}",
@@ -38,8 +38,8 @@ rule aggregate_layers:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         study=STUDY,
         run="{run}",

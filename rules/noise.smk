@@ -16,8 +16,8 @@ rule dump_gradients:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards: gradients_need(wildcards).memory_mb,
-        runtime=lambda wildcards: gradients_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * gradients_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * gradients_need(wildcards).minutes,
         gpu=GPUS,
     params:
         study=STUDY,
@@ -58,8 +58,8 @@ rule simulate_control_gradients:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         study=STUDY,
         run="{run}",
@@ -86,8 +86,8 @@ rule simulate_control_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         study=STUDY,
         run="{run}",
@@ -125,8 +125,8 @@ rule draw_noise:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards: noise_need(wildcards).memory_mb,
-        runtime=lambda wildcards: noise_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * noise_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * noise_need(wildcards).minutes,
     params:
         study=STUDY,
         run="{run}",

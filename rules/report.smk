@@ -24,8 +24,8 @@ rule make_report:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         study=STUDY,
         config=SETTINGS,

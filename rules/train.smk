@@ -23,8 +23,8 @@ rule pretrain:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards: training_need(wildcards).memory_mb,
-        runtime=lambda wildcards: training_need(wildcards).minutes,
+        mem_mb=lambda wildcards, attempt: attempt * training_need(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: attempt * training_need(wildcards).minutes,
         gpu=GPUS,
     params:
         study=STUDY,
