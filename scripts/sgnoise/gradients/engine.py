@@ -49,6 +49,11 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 class ParameterSample:
     """Single weights of a network, chosen at random.
 
+    >>> network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> sample = sample_parameters(network, uniform=5, per_layer=2, seed=0)
+    >>> len(sample), sample.values(network).shape
+    (9, (9,))
+
     Attributes:
         frame: one row a weight, with the columns ``store.PARAMETER_COLUMNS``.
     """
@@ -83,6 +88,11 @@ def sample_parameters(
 
     The order is that of the strata, then of the layers (modules that own weights, in the order of
     their registration; shared weights count where they come first), tensors and offsets.
+
+    >>> network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> sample = sample_parameters(network, uniform=5, per_layer=2, seed=0)
+    >>> sample.frame.groupby(["stratum", "layer"]).size().loc["per_layer"].to_dict()
+    {'0': 2, '2': 2}
 
     Args:
         model: any network.
@@ -129,6 +139,13 @@ def per_sample_gradients(
     and normalisation layers, however often each is called; weights that are used in another way
     are differentiated by ``torch.func``, which is slower and is announced in the log.
 
+    >>> network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> sample = sample_parameters(network, uniform=5, per_layer=2, seed=0)
+    >>> inputs, targets = torch.ones(6, 3), torch.zeros(6, dtype=torch.int64)
+    >>> loss = nn.functional.cross_entropy
+    >>> per_sample_gradients(network, loss, inputs, targets, sample).shape
+    torch.Size([9, 6])
+
     Args:
         model: any network whose first dimension is that of the samples.
         loss: of outputs and targets: the mean over samples, or a vector of one loss a sample.
@@ -163,6 +180,13 @@ def mini_batch_gradients(
     The network runs in evaluation mode. Of losses nothing is asked: they may compare the samples of
     a mini-batch with each other.
 
+    >>> network = nn.Linear(3, 2)
+    >>> sample = sample_parameters(network, uniform=4, per_layer=0, seed=0)
+    >>> inputs, targets = torch.ones(10, 3), torch.zeros(10, dtype=torch.int64)
+    >>> mini_batch_gradients(network, nn.functional.cross_entropy, inputs, targets, sample,
+    ...     batch_size=5, passes=3, batch_statistics=False, seed=0).shape
+    torch.Size([4, 6])
+
     Args:
         model: any network.
         loss: of outputs and targets: a scalar.
@@ -191,6 +215,13 @@ def mini_batch_gradients(
 
 class MiniBatchGradients:
     """``mini_batch_gradients`` for one mini-batch after another.
+
+    >>> network = nn.Linear(3, 2)
+    >>> sample = sample_parameters(network, uniform=4, per_layer=0, seed=0)
+    >>> engine = MiniBatchGradients(
+    ...     network, nn.functional.cross_entropy, sample, batch_statistics=False)
+    >>> engine(torch.ones(5, 3), torch.zeros(5, dtype=torch.int64)).shape
+    torch.Size([4])
 
     Args:
         model: as in ``mini_batch_gradients``.
@@ -223,6 +254,14 @@ class MiniBatchGradients:
 
 class PerSampleGradients:
     """``per_sample_gradients`` for batch after batch; what is learnt from the first is kept.
+
+    >>> network = nn.Linear(3, 2)
+    >>> sample = sample_parameters(network, uniform=4, per_layer=0, seed=0)
+    >>> engine = PerSampleGradients(network, nn.functional.cross_entropy, sample)
+    >>> engine(torch.ones(5, 3), torch.zeros(5, dtype=torch.int64)).shape
+    torch.Size([4, 5])
+    >>> engine.fallback
+    set()
 
     Args:
         model: as in ``per_sample_gradients``.
