@@ -22,6 +22,12 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert (DOCS / "settings.md").read_text("utf-8") == list_settings.page()
 
 
+def test_every_setting_says_what_it_is() -> None:
+    rows = [line for line in list_settings.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 def test_tables_of_parameters_start_with_the_keys() -> None:
     for path in ("runs/{run}/gradients.parquet", "runs/{run}/fits/b{batch_size}.parquet"):
         columns = [column.name for column in FILES[path].columns]
