@@ -24,8 +24,8 @@ for figure in FIGURES:
             ENVIRONMENT
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         params:
             **figure.params(figure.shows),
             # Read when the job runs, when the loop is over.
@@ -61,8 +61,8 @@ rule make_table:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         rows=lambda wildcards: table_rows(f"table_{wildcards.number}"),
         kind=lambda wildcards: TABLES[f"table_{wildcards.number}"],

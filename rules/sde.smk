@@ -10,8 +10,8 @@ rule simulate_exit_axis:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         study=STUDY,
         exit_axis=SETTINGS["sde"]["exit_axis"],
@@ -33,8 +33,8 @@ rule simulate_exit_time:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         study=STUDY,
         exit_time=SETTINGS["sde"]["exit_time"],
@@ -56,8 +56,8 @@ rule check_covariance:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         study=STUDY,
         covariance=SETTINGS["sde"]["covariance"],
@@ -79,8 +79,8 @@ rule simulate_theorems:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         study=STUDY,
         rho=SETTINGS["sde"]["exit_time"]["rho"],
@@ -112,8 +112,8 @@ rule judge_theorems:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("judge_theorems.py"),
     script:

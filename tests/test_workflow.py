@@ -253,6 +253,22 @@ def test_a_wrong_setting_stops_before_anything_runs(tmp_path: Path) -> None:
     assert not (folder / "results").exists()
 
 
+def test_a_second_attempt_has_twice_the_memory_and_time(tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    copy_sources(folder)
+    first, second = (
+        re.findall(
+            r"^rule (\w+):.*?runtime=(\d+).*? mem_mb=(\d+)",
+            snakemake(folder, "--dry-run", "--attempt", attempt),
+            flags=re.MULTILINE | re.DOTALL,
+        )
+        for attempt in ("1", "2")
+    )
+    assert len({rule for rule, *_ in first}) > 20
+    doubled = [(rule, str(2 * int(time)), str(2 * int(memory))) for rule, time, memory in first]
+    assert sorted(doubled) == sorted(second)
+
+
 def test_the_report_of_snakemake_is_made(finished: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     snakemake(finished, "--report", str(page))
