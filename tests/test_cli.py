@@ -93,6 +93,14 @@ def test_columns_may_have_holes_and_be_chosen() -> None:
     assert [name for name, _ in read_samples("holes.csv", columns=["b"])] == ["b"]
 
 
+def test_text_has_a_type_of_its_own_in_newer_pandas() -> None:
+    Path("numbers.csv").write_text("name,x\na,1\nb,2.5\n")
+    with pd.option_context("future.infer_string", True):
+        assert [(name, list(values)) for name, values in read_samples("numbers.csv")] == [
+            ("x", [1, 2.5])
+        ]
+
+
 def test_standard_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

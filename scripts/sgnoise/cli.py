@@ -281,7 +281,9 @@ def _is_number(cell: str) -> bool:
 
 def _of_column(column: pd.Series, name: str, file: str, *, asked: bool) -> list[Sample]:
     """A column's samples: itself, or each list in it; none, unless asked for, of other things."""
-    if column.dtype == object:
+    # A release of pandas may have a type of its own for text.
+    if pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column):
+        column = column.astype(object)
         present = column[column.notna() & (column.astype(str) != "")]
         if len(present) and present.map(lambda value: isinstance(value, np.ndarray)).all():
             return [(f"{name} {row}", np.asarray(values, float)) for row, values in present.items()]
