@@ -288,6 +288,16 @@ def test_escape_theories(gains: dict[str, float], large: str, small: str) -> Non
         assert (found.low, found.high) == pytest.approx((min(known), max(known)))
 
 
+def test_a_further_theory_of_escapes_changes_no_claim_of_the_paper() -> None:
+    table = make_theories({"a": 5.0, "b": 1.9}, 32)
+    further = table[table["theory"] == "kramers"].assign(
+        theory="quadratic", log_likelihood_ratio=-50.0, log_likelihood_ratio_low=-60.0
+    )
+    both = data(theories=pd.concat([table, further], ignore_index=True))
+    for measure in (claims.levy_escape, claims.escape_exponent_is_alpha):
+        assert measure(both) == measure(data(theories=table))
+
+
 @pytest.mark.parametrize(
     ("exponents", "verdict"),
     [
