@@ -69,9 +69,9 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 
 def test_help_ranks_what_there_is() -> None:
-    words = (sgnoise.__doc__ or "").replace(",", " ").split()
-    order = [words.index(name) for name in ("fit_stable", "stable", "goodness", "escape", "sde")]
-    assert order == sorted(order)
+    lines = re.findall(r"^ {4}(\w+)", sgnoise.__doc__ or "", re.MULTILINE)
+    ranks = ["measure", "Probe", "gradients", "fit_stable", "stable", "laws", "goodness", "escape"]
+    assert [name for name in lines if name in ranks] == ranks
 
 
 def test_an_unknown_name_points_to_the_nearest() -> None:
@@ -100,6 +100,19 @@ def test_a_missing_extra_is_named() -> None:
     assert re.fullmatch(
         r"sgnoise\.per_sample_gradients needs \w+: pip install 'sgnoise\[torch\]'\n", message
     )
+
+
+def test_what_an_extra_brings_is_enough() -> None:
+    """With the packages of the core and of the extra ``torch`` alone, a network is measured."""
+    others = "jinja2 jsonschema lifelines matplotlib PIL safetensors seaborn sklearn snakemake yaml"
+    code = without(*others.split()) + (
+        "import torch, sgnoise\n"
+        "data = torch.randn(90, 4), torch.randint(3, (90,))\n"
+        "loss = torch.nn.functional.cross_entropy\n"
+        "table = sgnoise.measure(torch.nn.Linear(4, 3), loss, data, [8], laws=['gaussian'])\n"
+        "print(len(table), sgnoise.Probe(torch.nn.Linear(4, 3), loss, data)(1))"
+    )
+    assert in_the_clone(code) == "30 None\n"
 
 
 def test_type_checkers_see_the_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import numba
 import numpy as np
 import pandas as pd
 import torch
@@ -45,7 +46,7 @@ def measure(
     scaling: str = "mass",
     held_out_fraction: float = 0.5,
     seed: int = 0,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> pd.DataFrame:
     """Fit laws to the gradient noise of single weights of a network, at its present weights.
 
@@ -80,7 +81,7 @@ def measure(
         scaling: see ``sgnoise.goodness.sum_of_squared_errors``.
         held_out_fraction: part of the draws that the held-out likelihood does not fit.
         seed: of the choice of weights and of the mini-batches.
-        threads: of the CPU, for the fits.
+        threads: of the CPU, for the fits; None: one for each core.
 
     Returns:
         one row a weight, batch size and law: which weight (``parameter_index`` to ``stratum``),
@@ -110,7 +111,7 @@ def measure(
             span=span,
             scaling=scaling,
             held_out_fraction=held_out_fraction,
-            threads=threads,
+            threads=threads or numba.config.NUMBA_NUM_THREADS,
         )
         table.insert(len(chosen.frame.columns), "batch_size", batch_size)
         tables.append(table)
@@ -150,7 +151,7 @@ class Probe:
         draws: mini-batches behind a fit.
         samples: use the first so many samples of the data; None: all.
         seed: of the choice of weights and of the mini-batches.
-        threads: of the CPU, for the fits.
+        threads: of the CPU, for the fits; None: one for each core.
 
     Raises:
         TypeError: as ``measure``.
@@ -170,7 +171,7 @@ class Probe:
         draws: int = 1000,
         samples: int | None = None,
         seed: int = 0,
-        threads: int = 1,
+        threads: int | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; it must be at least 1")
