@@ -6,11 +6,7 @@ rule collect_claims:
             for name in [*RUNS, *CONTROLS]
             for batch_size in batch_sizes_of(name)
         ],
-        layers=[
-            layers_of(name, batch_size)
-            for name in RUNS
-            for batch_size in batch_sizes_of(name)
-        ],
+        layers=[layers_of(name) for name in RUNS],
         theories=escape_results("theories"),
         theorems=THEORY_TABLES,
         exit_axis=theory_results("sde/exit_axis.parquet"),

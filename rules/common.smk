@@ -156,8 +156,8 @@ def noise_of(run, batch_size):
     return run_file(run, f"noise/b{batch_size}.parquet")
 
 
-def layers_of(run, batch_size):
-    return run_file(run, f"layers/b{batch_size}.parquet")
+def layers_of(run):
+    return run_file(run, "layers.parquet")
 
 
 def escape_files(dataset):
@@ -203,7 +203,7 @@ def data_paths():
         paths += [run_file(run, "training.parquet"), run_file(run, "gradients.parquet")]
     for run in [*RUNS, *CONTROLS]:
         paths += [fits_of(run, batch_size) for batch_size in batch_sizes_of(run)]
-        paths += [layers_of(run, batch_size) for batch_size in batch_sizes_of(run)]
+        paths.append(layers_of(run))
     return [
         *paths,
         *escape_results("times", "theories"),

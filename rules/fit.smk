@@ -27,13 +27,16 @@ rule fit_noise:
 rule aggregate_layers:
     """Alpha by layer, with the spread between parameters set apart from estimation error."""
     input:
-        fits=f"{RESULTS}/runs/{{run}}/fits/b{{batch_size}}.parquet",
+        fits=lambda wildcards: [
+            fits_of(wildcards.run, batch_size)
+            for batch_size in batch_sizes_of(wildcards.run)
+        ],
     output:
-        layers=f"{RESULTS}/runs/{{run}}/layers/b{{batch_size}}.parquet",
+        layers=f"{RESULTS}/runs/{{run}}/layers.parquet",
     log:
-        f"{RESULTS}/logs/aggregate_layers/{{run}}/b{{batch_size}}.log",
+        f"{RESULTS}/logs/aggregate_layers/{{run}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/aggregate_layers/{{run}}/b{{batch_size}}.tsv"
+        f"{RESULTS}/benchmarks/aggregate_layers/{{run}}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -43,7 +46,7 @@ rule aggregate_layers:
     params:
         study=STUDY,
         run="{run}",
-        batch_size=lambda wildcards: int(wildcards.batch_size),
+        batch_sizes=lambda wildcards: batch_sizes_of(wildcards.run),
         code=code("aggregate_layers.py"),
     script:
         "../scripts/aggregate_layers.py"

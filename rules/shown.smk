@@ -114,7 +114,7 @@ FIGURES = [
         shown("alpha_by_layer"),
         "plot_alpha_by_layer.py",
         lambda content: {
-            side: [layers_of(run, content["batch_size"]) for run in content[side]]
+            side: [layers_of(run) for run in content[side]]
             for side in ("left", "right")
         },
         lambda content: {

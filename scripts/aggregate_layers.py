@@ -14,19 +14,23 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
 
 def aggregate_layers(
-    *, fits_path: str, layers_path: str, study: str, run: str, batch_size: int
+    *, fits_paths: list[str], batch_sizes: list[int], layers_path: str, study: str, run: str
 ) -> None:
-    """Write one row a layer from the fits of the SαS law.
+    """Write one row a batch size and layer from the fits of the SαS law.
 
     Args:
-        fits_path: fits of all laws.
-        layers_path: Parquet to write; the columns of ``layer_table``.
+        fits_paths: fits of all laws, a file a batch size.
+        batch_sizes: mini-batch sizes of the noise, in the same order.
+        layers_path: Parquet to write; ``batch_size`` and the columns of ``layer_table``.
         study: name of the study.
         run: name of the run.
-        batch_size: mini-batch size of the noise.
     """
-    fits = pd.read_parquet(fits_path, filters=[("law", "==", "stable")])
-    layers = layer_table(fits)
+    tables = []
+    for path, batch_size in zip(fits_paths, batch_sizes, strict=True):
+        table = layer_table(pd.read_parquet(path, filters=[("law", "==", "stable")]))
+        table.insert(0, "batch_size", np.int32(batch_size))
+        tables.append(table)
+    layers = pd.concat(tables, ignore_index=True)
     sparse = layers["alpha_mean"].isna().sum()
     logger.info(
         "%d layers, %d fits in use, %d flagged; %d layers with fewer than %d usable fits",
@@ -39,7 +43,9 @@ def aggregate_layers(
     store.write_table(
         layers_path,
         layers,
-        store.provenance(study=study, run=run, batch_size=batch_size, minimum_fits=MINIMUM_FITS),
+        store.provenance(
+            study=study, run=run, batch_sizes=list(batch_sizes), minimum_fits=MINIMUM_FITS
+        ),
     )
 
 
@@ -97,9 +103,9 @@ def layer_table(fits: pd.DataFrame) -> pd.DataFrame:
 if __name__ == "__main__":
     with running_job() as job:
         aggregate_layers(
-            fits_path=job.input.fits,
+            fits_paths=list(job.input.fits),
+            batch_sizes=job.params.batch_sizes,
             layers_path=job.output.layers,
             study=job.params.study,
             run=job.params.run,
-            batch_size=job.params.batch_size,
         )

@@ -23,7 +23,7 @@ def collect_claims(
 
     Args:
         fits_paths: fits of networks and controls, at every batch size; each file says what it is.
-        layers_paths: alpha by layer of the networks.
+        layers_paths: alpha by layer of the networks, at every batch size.
         theories_paths: theories of escape times, one file a data set; none if none were measured.
         theorems_path: CSV with a verdict on each theorem, if the theory was simulated.
         exit_axis_path: simulated exits behind Figure 9, likewise.
@@ -34,7 +34,7 @@ def collect_claims(
     measurements = claims.Measurements(
         networks=[each for each in fits if not each.law],
         controls=[each for each in fits if each.law],
-        layers=[read_layers(path) for path in layers_paths],
+        layers=[layers for path in layers_paths for layers in read_layers(path)],
         theories=pd.concat(theories, ignore_index=True) if theories else None,
         theorems=None if theorems_path is None else pd.read_csv(theorems_path),
         exit_axis=None if exit_axis_path is None else pd.read_parquet(exit_axis_path),
@@ -64,10 +64,13 @@ def read_fits(path: str) -> claims.NoiseFits:
     )
 
 
-def read_layers(path: str) -> claims.LayerStatistics:
-    """Alpha by layer, with the run and batch size that the file names."""
-    settings = store.read_metadata(path)["settings"]
-    return claims.LayerStatistics(settings["run"], settings["batch_size"], pd.read_parquet(path))
+def read_layers(path: str) -> list[claims.LayerStatistics]:
+    """Alpha by layer at each batch size, with the run that the file names."""
+    run = store.read_metadata(path)["settings"]["run"]
+    return [
+        claims.LayerStatistics(run, int(str(batch_size)), layers)
+        for batch_size, layers in pd.read_parquet(path).groupby("batch_size")
+    ]
 
 
 if __name__ == "__main__":

@@ -24,14 +24,15 @@ _RING: dict[str, Any] = {
 }
 
 
-def read_layers(paths: list[str], labels: list[str]) -> pd.DataFrame:
+def read_layers(paths: list[str], labels: list[str], batch_size: int) -> pd.DataFrame:
     """Layers with a mean alpha of several networks, with ``network`` and the position ``x``.
 
     The positions of networks in one panel are side by side.
     """
     tables = []
     for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
-        layers = pd.read_parquet(path).sort_values("layer_index")
+        layers = pd.read_parquet(path, filters=[("batch_size", "==", batch_size)])
+        layers = layers.sort_values("layer_index")
         layers["x"] = layers["layer_index"] + _OFFSET * (number - (len(paths) - 1) / 2)
         tables.append(layers[np.isfinite(layers["alpha_mean"])].assign(network=label))
     return pd.concat(tables, ignore_index=True)
@@ -86,13 +87,13 @@ def plot_alpha_by_layer(
         left_labels: their names.
         right_paths: the same for the right panel, if any.
         right_labels: their names.
-        batch_size: of the noise, for the axis.
+        batch_size: of the noise: which rows are drawn.
         png_path: where the PNG goes.
         pdf_path: where the PDF goes.
     """
-    sides = [read_layers(left_paths, left_labels)]
+    sides = [read_layers(left_paths, left_labels, batch_size)]
     if right_paths:
-        sides.append(read_layers(right_paths, right_labels))
+        sides.append(read_layers(right_paths, right_labels, batch_size))
     layers = pd.concat(sides)
     colours = dict(zip(layers["network"].unique(), itertools.cycle(plots.SERIES)))
     markers = dict(zip(layers["layer_type"].unique(), itertools.cycle(plots.MARKERS)))

@@ -405,7 +405,9 @@ def test_collected_claims_are_those_of_the_files(tmp_path: Path) -> None:
     layers = make_layers("net", {f"layer{index}": 1.8 - 0.02 * index for index in range(10)})
     layers_path = tmp_path / "layers.parquet"
     store.write_table(
-        layers_path, layers.layers, store.provenance(study="test", run="net", batch_size=32)
+        layers_path,
+        layers.layers.assign(batch_size=32),
+        store.provenance(study="test", run="net", batch_sizes=[32]),
     )
     theories_paths = []
     for dataset in ("a", "b"):

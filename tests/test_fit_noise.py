@@ -187,9 +187,15 @@ def test_an_unknown_law_is_refused(noise_path: Path, tmp_path: Path) -> None:
 def test_layers_of_a_control(fits_path: Path, fits: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "layers.parquet"
     aggregate_layers.aggregate_layers(
-        fits_path=str(fits_path), layers_path=str(path), study="test", run="control", batch_size=8
+        fits_paths=[str(fits_path)] * 2,
+        batch_sizes=[8, 32],
+        layers_path=str(path),
+        study="test",
+        run="control",
     )
-    layers = pd.read_parquet(path)
+    both = pd.read_parquet(path)
+    assert list(both["batch_size"].unique()) == [8, 32]
+    layers = both[both["batch_size"] == 8]
     assert list(layers["layer_index"]) == list(range(controls.LAYERS))
     assert layers["layer"].iloc[3] == "stable(alpha=1.6).3"
     assert layers["n"].sum() == 617

@@ -141,7 +141,7 @@ def make_escape(folder: Path, dataset: str, *, missing: bool = False) -> tuple[s
 def make_layers(path: Path, count: int) -> str:
     """Layers of two types, one of them without a mean, some of them before a hard sigmoid."""
     types = ("Conv2d", "BatchNorm2d")
-    table = pd.DataFrame({"layer_index": np.arange(count, dtype=np.int16)})
+    table = pd.DataFrame({"batch_size": 32, "layer_index": np.arange(count, dtype=np.int16)})
     table["layer_type"] = [types[n % 2] if n < count - 1 else "Linear" for n in range(count)]
     table["layer"] = [f"features.{n}.block.2.fc{1 + (n % 9 == 4)}" for n in range(count)]
     table["alpha_mean"] = 1.5 + 0.3 * np.sin(np.arange(count) / 3)
@@ -809,7 +809,7 @@ def test_sparse_results_still_make_figures(tmp_path: Path) -> None:
         left_labels=["mlp"],
         right_paths=[layers],
         right_labels=["mlp"],
-        batch_size=8,
+        batch_size=32,
         **out,
     )
     exits = make_exit_axis(tmp_path / "exit_axis.parquet")

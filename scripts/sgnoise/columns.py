@@ -128,6 +128,7 @@ _FITS = (
 )
 
 _LAYERS = (
+    Column("batch_size", "int32", NONE, "Mini-batch size of the noise."),
     Column("layer", "string", NONE, "Name of the module."),
     Column("layer_index", "int16", NONE, "Position of the layer from the input, from 0."),
     Column("layer_type", "string", NONE, "Class of the module."),
@@ -444,7 +445,7 @@ FILES = {
         ),
     ),
     "runs/{run}/fits/b{batch_size}.parquet": File("a sampled weight and law", _FITS),
-    "runs/{run}/layers/b{batch_size}.parquet": File("a layer", _LAYERS),
+    "runs/{run}/layers.parquet": File("a batch size and layer", _LAYERS),
     "escape/{dataset}/m{minimum}/b{batch_size}/rates{first}-{last}.parquet": File(
         "a replica of SGD", _REPLICAS
     ),
