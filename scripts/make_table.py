@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,13 +14,89 @@ from sgnoise.jobs import running_job
 from sgnoise.laws import LOOKS
 from sgnoise.numerals import SUPERSCRIPTS, with_error
 
-# The laws of each kind of table, in the order of its columns.
-LAWS = {
-    "gaussian_stable": ["gaussian", "stable"],
-    "shared_alpha": ["gaussian", "stable_shared_alpha", "stable"],
+Row = Mapping[str, Any]
+Cell = Callable[[Row], str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the tables of one kind compare, and what they show beside it.
+
+    Attributes:
+        laws: in the order of the columns.
+        rival: the simpler law with which the SαS law with an alpha a parameter is compared.
+        wins: heading of the share of parameters that SαS fits better.
+        measure: what else a row has, from the uniform sample's fits and the 95 % point of the
+            likelihood ratio of SαS to Gauss on Gaussian noise.
+        heading: of that.
+        cell: that as text.
+        caption: what a reader must know of these columns.
+    """
+
+    laws: tuple[str, ...]
+    rival: str
+    wins: str
+    measure: Callable[[pd.DataFrame, float], dict[str, float]]
+    heading: str
+    cell: Cell
+    caption: str
+
+
+def significance(fits: pd.DataFrame, critical: float) -> dict[str, float]:
+    """``significant``: the share of parameters that reject the Gaussian at the 5 % level."""
+    likelihood = evidence.by_law(fits, ["gaussian", "stable"], "log_likelihood")
+    share = evidence.calibrated_wins(
+        likelihood["stable"].to_numpy(), likelihood["gaussian"].to_numpy(), critical
+    )
+    return share_columns("significant", share)
+
+
+def shared_alpha(fits: pd.DataFrame, critical: float) -> dict[str, float]:
+    """``shared_alpha``: the one alpha of all parameters."""
+    shared = fits.loc[fits["law"] == "stable_shared_alpha", "alpha"]
+    return {"shared_alpha": float(shared.dropna().iloc[0])}
+
+
+def share_columns(name: str, share: evidence.Share) -> dict[str, float]:
+    """A share and the ends of its interval, as columns."""
+    return {name: share.share, f"{name}_low": share.low, f"{name}_high": share.high}
+
+
+def share_cell(row: Row, name: str) -> str:
+    """``96.6 % [95.7, 97.4]``."""
+    share, low, high = (100 * row[name + part] for part in ("", "_low", "_high"))
+    return "–" if math.isnan(share) else f"{share:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+KINDS = {
+    "gaussian_stable": Kind(
+        laws=("gaussian", "stable"),
+        rival="gaussian",
+        wins="SαS wins",
+        measure=significance,
+        heading="Significant",
+        cell=lambda row: share_cell(row, "significant"),
+        caption=(
+            "SαS wins: share of parameters that the SαS law fits better by SSE; as the Gaussian is "
+            "SαS with α = 2, compare it with that of the Gaussian controls. Held-out wins: by the "
+            "likelihood of draws that were not fitted. Significant: the Gaussian rejected at the "
+            "5 % level by a likelihood ratio calibrated on Gaussian noise."
+        ),
+    ),
+    "shared_alpha": Kind(
+        laws=("gaussian", "stable_shared_alpha", "stable"),
+        rival="stable_shared_alpha",
+        wins="Wins",
+        measure=shared_alpha,
+        heading="Const α",
+        cell=lambda row: f"{row['shared_alpha']:.3f}",
+        caption=(
+            "SαS const α: one α for all parameters, a scale for each. Wins: share of parameters to "
+            "which an α of their own fits better by SSE; held-out wins: by the likelihood of draws "
+            "that were not fitted."
+        ),
+    ),
 }
-# The simpler law with which the SαS law with an alpha a parameter is compared.
-RIVALS = {"gaussian_stable": "gaussian", "shared_alpha": "stable_shared_alpha"}
 
 
 def make_table(
@@ -36,7 +113,7 @@ def make_table(
     Args:
         fits_paths: the fits behind each row.
         rows: for each of ``fits_paths`` what it is: ``run``, ``dataset``, ``batch_size``.
-        kind: ``gaussian_stable`` (Tables 1 and 3) or ``shared_alpha`` (Table 2).
+        kind: a name in ``KINDS``: ``gaussian_stable`` (Tables 1 and 3), ``shared_alpha`` (Table 2).
         csv_path: full precision.
         markdown_path: rounded, for people.
         latex_path: the same, for booktabs.
@@ -45,8 +122,8 @@ def make_table(
         ValueError: unknown kind, rows that do not match the files, or fits that were measured in
             different ways.
     """
-    if kind not in LAWS:
-        raise ValueError(f"there is no table '{kind}'; there are {', '.join(LAWS)}")
+    if kind not in KINDS:
+        raise ValueError(f"there is no table '{kind}'; there are {', '.join(KINDS)}")
     measured = []
     settings = []
     for path, row in zip(fits_paths, rows, strict=True):
@@ -57,7 +134,7 @@ def make_table(
                 f"{row['run']} at {row['batch_size']}"
             )
         settings.append({name: found[name] for name in ("bins", "span", "scaling")})
-        fits = pd.read_parquet(path, filters=[("law", "in", LAWS[kind])])
+        fits = pd.read_parquet(path, filters=[("law", "in", list(KINDS[kind].laws))])
         critical = found["critical_likelihood_ratio"]
         measured.append(row | table_row(fits, kind=kind, critical=critical))
     if any(setting != settings[0] for setting in settings):
@@ -87,10 +164,10 @@ def table_row(fits: pd.DataFrame, *, kind: str, critical: float) -> dict[str, fl
     Returns:
         By name: ``n``, ``n_flagged``; mean SSE of each law with the standard error of the mean;
         ``sse_floor``, what chance alone leaves to the SαS law; shares, each with its 95 %
-        interval: ``stable_wins`` (lower SSE), ``held_out_wins`` (higher held-out likelihood), and
-        in the table with the Gaussian ``significant`` (Gaussian rejected at the 5 % level).
+        interval: ``stable_wins`` (lower SSE), ``held_out_wins`` (higher held-out likelihood); and
+        what the kind measures besides.
     """
-    laws, rival = LAWS[kind], RIVALS[kind]
+    laws, rival = list(KINDS[kind].laws), KINDS[kind].rival
     fits = fits[fits["stratum"] == "uniform"]
     sse = evidence.by_law(fits, laws, "sse")
     parameters = fits["parameter_index"].nunique()
@@ -101,24 +178,17 @@ def table_row(fits: pd.DataFrame, *, kind: str, critical: float) -> dict[str, fl
         mean, error = evidence.mean_and_error(sse[law].to_numpy())
         row |= {f"{law}_sse": mean, f"{law}_sse_se": error}
     row["sse_floor"] = float(evidence.by_law(fits, laws, "sse_floor")["stable"].mean())
-    if kind == "shared_alpha":
-        shared = fits.loc[fits["law"] == "stable_shared_alpha", "alpha"]
-        row["shared_alpha"] = float(shared.dropna().iloc[0])
     held_out = evidence.by_law(fits, laws, "held_out_log_likelihood")
-    shares = {
-        "stable_wins": evidence.sse_wins(sse["stable"].to_numpy(), sse[rival].to_numpy()),
-        "held_out_wins": evidence.likelihood_wins(
-            held_out["stable"].to_numpy(), held_out[rival].to_numpy()
-        ),
+    wins = evidence.sse_wins(sse["stable"].to_numpy(), sse[rival].to_numpy())
+    held_out_wins = evidence.likelihood_wins(
+        held_out["stable"].to_numpy(), held_out[rival].to_numpy()
+    )
+    return {
+        **row,
+        **share_columns("stable_wins", wins),
+        **share_columns("held_out_wins", held_out_wins),
+        **KINDS[kind].measure(fits, critical),
     }
-    if kind == "gaussian_stable":
-        likelihood = evidence.by_law(fits, laws, "log_likelihood")
-        shares["significant"] = evidence.calibrated_wins(
-            likelihood["stable"].to_numpy(), likelihood["gaussian"].to_numpy(), critical
-        )
-    for name, share in shares.items():
-        row |= {name: share.share, f"{name}_low": share.low, f"{name}_high": share.high}
-    return row
 
 
 def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> str:
@@ -136,18 +206,7 @@ def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> s
         "nor the meaning of its ±. Floor: the mean SSE that chance leaves to a true SαS law. "
         "Flagged: parameters left out, as a fit failed. Brackets: 95 % intervals. A tie is no win. "
     )
-    if kind == "shared_alpha":
-        return caption + (
-            "SαS const α: one α for all parameters, a scale for each. Wins: share of parameters to "
-            "which an α of their own fits better by SSE; held-out wins: by the likelihood of draws "
-            "that were not fitted."
-        )
-    return caption + (
-        "SαS wins: share of parameters that the SαS law fits better by SSE; as the Gaussian is SαS "
-        "with α = 2, compare it with that of the Gaussian controls. Held-out wins: by the "
-        "likelihood of draws that were not fitted. Significant: the Gaussian rejected at the 5 % "
-        "level by a likelihood ratio calibrated on Gaussian noise."
-    )
+    return caption + KINDS[kind].caption
 
 
 # --- layout -------------------------------------------------------------------------------------
@@ -156,15 +215,8 @@ def table_caption(kind: str, *, bins: int, span: str | float, scaling: str) -> s
 _PLAIN_DIGITS = {raised: plain for plain, raised in SUPERSCRIPTS.items()}
 
 
-def _share(row: Mapping[str, Any], name: str) -> str:
-    """``96.6 % [95.7, 97.4]``."""
-    share, low, high = (100 * row[name + part] for part in ("", "_low", "_high"))
-    return "–" if math.isnan(share) else f"{share:.1f} % [{low:.1f}, {high:.1f}]"
-
-
 def layout(table: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
     """The headings and the rounded cells, for every form of the table but the CSV."""
-    Cell = Callable[[Mapping[str, Any]], str]
 
     def law_cell(law: str) -> Cell:
         return lambda row: with_error(row[f"{law}_sse"], row[f"{law}_sse_se"])
@@ -173,17 +225,14 @@ def layout(table: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
         "Model": lambda row: str(row["run"]),
         "Data": lambda row: str(row["dataset"]),
         "B": lambda row: str(row["batch_size"]),
-        **{LOOKS[law].heading: law_cell(law) for law in LAWS[kind]},
-        "Wins" if kind == "shared_alpha" else "SαS wins": lambda row: _share(row, "stable_wins"),
+        **{LOOKS[law].heading: law_cell(law) for law in KINDS[kind].laws},
+        KINDS[kind].wins: lambda row: share_cell(row, "stable_wins"),
         "Floor": lambda row: f"{row['sse_floor']:.3g}",
-        "Held-out wins": lambda row: _share(row, "held_out_wins"),
+        "Held-out wins": lambda row: share_cell(row, "held_out_wins"),
+        KINDS[kind].heading: KINDS[kind].cell,
+        "n": lambda row: str(row["n"]),
+        "Flagged": lambda row: str(row["n_flagged"]),
     }
-    if kind == "gaussian_stable":
-        cells["Significant"] = lambda row: _share(row, "significant")
-    else:
-        cells["Const α"] = lambda row: f"{row['shared_alpha']:.3f}"
-    cells["n"] = lambda row: str(row["n"])
-    cells["Flagged"] = lambda row: str(row["n_flagged"])
     rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     return list(cells), [[cell(row) for cell in cells.values()] for row in rows]
 

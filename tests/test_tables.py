@@ -106,7 +106,7 @@ def test_numbers_equal_an_independent_computation(
         # The parameters that failed in any law: 1, 5 and 9.
         wide = wide.drop(index=[1, 5, 9])
         assert (found["n"], found["n_flagged"]) == (PARAMETERS - 3, 3)
-        for law in make_table.LAWS[kind]:
+        for law in make_table.KINDS[kind].laws:
             sse = wide["sse"][law]
             assert found[f"{law}_sse"] == pytest.approx(sse.mean())
             assert found[f"{law}_sse_se"] == pytest.approx(sse.sem())
@@ -142,7 +142,7 @@ def test_markdown_is_a_pipe_table_with_a_caption(kind: str, tables: dict[str, Pa
     lines = pipes.splitlines()
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
-    for title in [LOOKS[law].heading for law in make_table.LAWS[kind]]:
+    for title in [LOOKS[law].heading for law in make_table.KINDS[kind].laws]:
         assert f"| {title} |" in lines[0]
     assert "standard error of the mean" in caption
     assert "100 bins from the smallest to the largest draw" in caption
