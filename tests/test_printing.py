@@ -1,5 +1,6 @@
 """What a run prints: lines, bars on a terminal, and one message on a job that failed."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import yte
+
+from sgnoise import printing
+from sgnoise.jobs import FAILED
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "default"
@@ -130,6 +134,12 @@ def test_a_script_that_cannot_be_loaded_does_not_show_an_older_message(lines: li
     assert "an earlier run" not in "\n".join(lines)
 
 
+def test_lines_at_the_start_can_be_left_out(folder: Path) -> None:
+    lines = printed(folder, "--quiet", "rules", "--", "quiet.txt")
+    assert not [line for line in lines if " start " in line]
+    assert re.search(r" done  work kind=quiet \(\d+ s\), 1 of 1$", "\n".join(lines), re.MULTILINE)
+
+
 def test_a_dry_run_keeps_its_details(folder: Path) -> None:
     lines = printed(folder, "--dry-run", "other.txt")
     assert "    reason: Missing output files: other.txt" in lines
@@ -148,6 +158,32 @@ def test_the_profile_asks_for_bars_on_a_terminal(
     profile = yte.process_yaml((PROFILE / "config.yaml").read_text(), require_use_yte=True)
     assert profile.get("logger") == logger
     assert profile["rerun-incomplete"] is True
+
+
+def test_without_its_package_the_profile_asks_for_no_bars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    profile = yte.process_yaml((PROFILE / "config.yaml").read_text(), require_use_yte=True)
+    assert "logger" not in profile
+
+
+def test_a_failure_names_the_log_of_the_cluster_too(tmp_path: Path) -> None:
+    log, of_cluster = tmp_path / "job.log", tmp_path / "slurm.log"
+    of_cluster.write_text("slurmstepd: error\n")
+    ended = "SLURM status is: 'TIMEOUT'."
+    message = printing.failure("fit_noise run=mlp", ended, [str(log), str(of_cluster)])
+    assert message.splitlines() == [
+        "fit_noise run=mlp failed: SLURM status is: 'TIMEOUT'. Its log ends without an error.",
+        f"  log: {of_cluster}",
+    ]
+    log.write_text(f"epoch 1\n\n{FAILED}own.csv: no column\n")
+    message = printing.failure("fit_noise run=mlp", ended, [str(log), str(of_cluster)])
+    assert message.splitlines() == [
+        "fit_noise run=mlp failed: own.csv: no column",
+        f"  log, with the traceback: {log}, {of_cluster}",
+    ]
 
 
 def test_the_profile_of_slurm_is_understood(folder: Path) -> None:

@@ -134,10 +134,10 @@ def line_handler(display: logging.StreamHandler) -> logging.Handler:
     """A handler that writes lines to where ``display`` writes, of what it would show."""
     handler = logging.StreamHandler(display.stream)
     handler.setLevel(display.level)
-    for known in display.filters:
-        handler.addFilter(known)
     lines = LineFormatter()
     handler.addFilter(lines.is_shown)
+    for known in display.filters:
+        handler.addFilter(known)
     handler.setFormatter(lines)
     return handler
 
@@ -148,13 +148,16 @@ class LineFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self._started: dict[int, tuple[str, float]] = {}
-        self._ended = ("", 0.0)
+        self._ended: list[tuple[str, float]] = []
 
     def is_shown(self, record: logging.LogRecord) -> bool:
         """Whether anything is written of a record; a job's end is written with the progress."""
-        event = record.__dict__.get("event")
-        if event == "job_finished":
-            self._ended = self._started.get(record.__dict__["job_id"], ("", record.created))
+        said = record.__dict__
+        event = said.get("event")
+        if event == "job_info":
+            self._started[said["jobid"]] = title(said), record.created
+        elif event == "job_finished":
+            self._ended.append(self._started[said["job_id"]])
         if event in ("job_finished", "job_started", "resources_info", "shellcmd"):
             return False
         return event is not None or not (record.msg is None or _CHATTER.match(record.getMessage()))
@@ -164,11 +167,13 @@ class LineFormatter(logging.Formatter):
         event = said.get("event")
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         if event == "job_info":
-            self._started[said["jobid"]] = title(said), record.created
             reason = textwrap.shorten(said["reason"] or "", _REASON_WIDTH, placeholder=" ...")
             return f"{clock} start {title(said)}: {reason}"
         if event == "progress":
-            name, started = self._ended
-            seconds = record.created - started
-            return f"{clock} done  {name} ({seconds:.0f} s), {said['done']} of {said['total']}"
+            ended, self._ended = self._ended, []  # of a group, several
+            return "\n".join(
+                f"{clock} done  {name} ({record.created - started:.0f} s), "
+                f"{said['done']} of {said['total']}"
+                for name, started in ended
+            )
         return super().format(record)
