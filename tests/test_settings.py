@@ -89,9 +89,15 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         lambda c: c["runs"][0]["model"].update(name="tim:ViT-B-32"),
         r"runs\[0\]\.model\.name: .*Allowed are: .*, timm:name",
     ),
-    (lambda c: c["fits"].update(span=3), r'fits\.span: 3 is not allowed; it must be "full" or num'),
-    (lambda c: c["fits"].update(laws=["gaussian", "stabel"]), r"fits\.laws\[1\].*'stable'"),
-    (lambda c: c["fits"].update(laws=["gaussian", "laplace"]), r"the tables need the law 'stable'"),
+    (
+        lambda c: c.update(fits={"span": 3}),
+        r'fits\.span: 3 is not allowed; it must be "full" or num',
+    ),
+    (lambda c: c.update(fits={"laws": ["gaussian", "stabel"]}), r"fits\.laws\[1\].*'stable'"),
+    (
+        lambda c: c.update(fits={"laws": ["gaussian", "laplace"]}),
+        r"the tables need the law 'stable'",
+    ),
     (lambda c: c["runs"][0].update(name="a b"), r'runs\[0\]\.name: "a b" is not a valid name'),
     (lambda c: c.update(runs=[]), r"runs: 0 entries are too few; at least 1 "),
     (lambda c: c["noise"].update(batch_sizes=[8, 8]), r"noise\.batch_sizes: .*twice"),
