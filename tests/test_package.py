@@ -105,6 +105,7 @@ def test_a_missing_extra_is_named() -> None:
 def test_what_an_extra_brings_is_enough() -> None:
     """With the packages of the core and of the extra ``torch`` alone, a network is measured."""
     others = "jinja2 jsonschema lifelines matplotlib PIL safetensors seaborn sklearn snakemake yaml"
+    others += " torchvision"
     code = without(*others.split()) + (
         "import torch, sgnoise\n"
         "data = torch.randn(90, 4), torch.randint(3, (90,))\n"
