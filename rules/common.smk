@@ -1,9 +1,9 @@
 """What the rules share: the settings, lookups in them, seeds, paths and the digest of the code."""
 
-import glob
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,10 +15,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Of this workflow, also where another one imports it as a module.
 FOLDER = Path(str(workflow.current_basedir)).parent
 SCRIPTS = FOLDER / "scripts"
+
+# The workflow uses the library that lies beside it, whatever else is installed, named in PYTHONPATH,
+# or imported before, and so do its jobs: the digests below are of this one.
 sys.path.insert(0, str(SCRIPTS))
+for name in [name for name in sys.modules if name.partition(".")[0] == "sgnoise"]:
+    if not Path(sys.modules[name].__file__ or "").is_relative_to(SCRIPTS):
+        del sys.modules[name]
 
 from sgnoise import resources as needs
-from sgnoise.digest import Project, library_version, network_digest
+from sgnoise.digest import Scripts, library_version, network_digest
+from sgnoise.inputs import Contents, InputError, dataset_inputs, weights_inputs
+from sgnoise.jobs import import_first
 from sgnoise.printing import print_briefly
 from sgnoise.seeds import integer_seed
 from sgnoise.settings import (
@@ -28,6 +36,7 @@ from sgnoise.settings import (
     load_schema,
 )
 
+import_first(SCRIPTS)
 print_briefly(snakemake_logger, dry_run=workflow.output_settings.dryrun)
 
 try:
@@ -69,12 +78,12 @@ wildcard_constraints:
     minimum=r"\d+",
 
 
-PROJECT = Project(SCRIPTS)
+CODE = Scripts(SCRIPTS, Path(".snakemake") / "sgnoise_scripts.json")
 
 
 def code(script):
     """The digest that makes a rule run again when what its script reaches changes."""
-    return PROJECT.digest(script)
+    return CODE.digest(script)
 
 
 def source(path):
@@ -82,18 +91,18 @@ def source(path):
     return os.path.relpath(FOLDER / path)
 
 
-def own_files(dataset):
-    """The user's files that a data set is read from, apart from those with a pinned checksum.
+CONTENTS = Contents(Path(".snakemake") / "sgnoise_contents.json")
 
-    Where they are missing, the job says what to put where; the graph can be looked at without them.
-    ImageNet's folder is left out: its content is known, and it may be removed once it has been read.
-    """
-    spec = SETTINGS["datasets"][dataset]
-    if spec["source"] == "table":
-        return [spec["path"]]
-    if spec["source"] == "image_folder" and spec["sha256"] is None:
-        return glob.glob(glob.escape(spec["path"]))
-    return sorted(path for shard in spec.get("shards", []) for path in glob.glob(shard))
+
+def own_files(dataset):
+    """The user's files and folders that a data set is read from; see `sgnoise.inputs`."""
+    prepared = Path(f"results/data/{dataset}/arrays.npz").exists()
+    return dataset_inputs(dataset, SETTINGS["datasets"][dataset], prepared=prepared)
+
+
+def own_weights(run):
+    """The user's file or folder of weights with which a run starts, if any."""
+    return weights_inputs(list(RUNS).index(run), RUNS[run])
 
 
 # What the networks of other libraries depend on besides the code of this workflow.
@@ -105,6 +114,7 @@ NETWORK_LIBRARIES = {
 }
 
 
+@cache
 def network_code(run):
     """What decides how a network is built, where that is not the code of this workflow.
 
@@ -117,6 +127,26 @@ def network_code(run):
         library = NETWORK_LIBRARIES[package]
         return f"{library}=={library_version(library)}"
     return network_digest(name, Path("."), SCRIPTS) if separator else None
+
+
+# What the settings name is there, or nothing starts: Snakemake takes a result for up to date if an
+# input of it that no rule makes is missing.
+try:
+    used = {run["dataset"] for run in RUNS.values()}
+    for dataset in sorted(used | set(ESCAPE["datasets"] if ESCAPE else [])):
+        own_files(dataset)
+    for run in RUNS:
+        own_weights(run)
+except InputError as error:
+    raise WorkflowError(f"The settings cannot be used. {error}") from None
+for index, run in enumerate(RUNS):
+    try:
+        network_code(run)
+    except (FileNotFoundError, SyntaxError) as error:
+        raise WorkflowError(
+            f"The settings cannot be used. runs[{index}].model.name: "
+            f"'{RUNS[run]['model']['name']}' cannot be read: {error}"
+        ) from None
 
 
 def seed(*names):
@@ -289,6 +319,5 @@ def parent_files(wildcards):
     run = RUNS[wildcards.run]
     if "start_from" in run:
         return {"parent_model": run_file(run["start_from"], "model.safetensors")}
-    if "weights" in run["model"]:
-        return {"weights": run["model"]["weights"]}
-    return {}
+    weights = own_weights(wildcards.run)
+    return {"weights": ancient(weights)} if weights else {}

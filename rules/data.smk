@@ -1,7 +1,7 @@
 rule fetch_dataset:
     """A data set, checked, split and with its statistics, and a manifest of where it came from."""
     input:
-        lambda wildcards: own_files(wildcards.dataset),
+        lambda wildcards: ancient(own_files(wildcards.dataset)),
     output:
         arrays="results/data/{dataset}/arrays.npz",
         manifest="results/data/{dataset}/manifest.json",
@@ -19,6 +19,7 @@ rule fetch_dataset:
         runtime=lambda wildcards, attempt: attempt * dataset_need(wildcards).minutes,
     params:
         spec=lambda wildcards: SETTINGS["datasets"][wildcards.dataset],
+        content=lambda wildcards: CONTENTS.digest(own_files(wildcards.dataset)),
         seed=lambda wildcards: seed("data", wildcards.dataset),
         code=code("fetch_dataset.py"),
     script:

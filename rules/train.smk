@@ -31,6 +31,7 @@ rule pretrain:
         run="{run}",
         model=lambda wildcards: RUNS[wildcards.run]["model"],
         network_code=lambda wildcards: network_code(wildcards.run),
+        weights=lambda wildcards: CONTENTS.digest(own_weights(wildcards.run)),
         loss=lambda wildcards: RUNS[wildcards.run]["loss"],
         training=lambda wildcards: RUNS[wildcards.run]["training"],
         device=SETTINGS["device"],

@@ -1,12 +1,16 @@
 """The digest of the code: what changes it, what must not, and that nothing that runs is missed."""
 
 import ast
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sgnoise.digest import NO_RESULT, Project, layout_free
+from sgnoise.digest import NO_RESULT, Project, Scripts, layout_free, network_digest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -389,10 +393,30 @@ def test_names_and_layout_of_the_folder_do_not_count(folder: Path, tmp_path: Pat
     assert digest(elsewhere) == digest(folder)
 
 
+def test_digests_are_remembered_while_nothing_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "memory" / "digests.json"
+    before = digest(folder)
+    assert Scripts(folder, memory).digest("script.py") == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, "reach", lambda *_: pytest.fail("read again"))
+        assert Scripts(folder, memory).digest("script.py") == before
+        patch.setattr("sgnoise.digest.library_version", lambda name: "999.0")
+        assert Scripts(folder, memory).digest("script.py") != before
+    replace(folder / "library/numbers.py", "np.add", "np.subtract")
+    assert Scripts(folder, memory).digest("script.py") == digest(folder) != before
+    (folder / "library" / "numpy.py").touch()
+    for broken in ("[", "[]", "{}"):
+        memory.write_text(broken)
+        assert Scripts(folder, memory).digest("script.py") == digest(folder)
+    assert Scripts(folder, folder / "script.py" / "no").digest("script.py") == digest(folder)
+
+
 def test_a_digest_is_the_same_in_every_version_of_python(folder: Path) -> None:
     """A known value: whoever changes what counts changes it here, as all jobs will run again."""
     (folder / "script.py").write_text('X = f"{1 + 1:>{3}} a" "b"\nprint(X,)  # why\n')
-    assert digest(folder) == "00f6dbffe5c63a59"
+    assert digest(folder) == "8ee4748263a7660c"
 
 
 @pytest.mark.parametrize(
@@ -427,6 +451,81 @@ def test_layout_does_not_count(one: str, other: str) -> None:
 def test_what_is_more_than_layout_counts(one: str, other: str) -> None:
     ast.parse(one.replace("return", "x ="))
     assert layout_free(one) != layout_free(other)
+
+
+# Networks of the user's own.
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    for name, text in {
+        "single.py": "from sizes import WIDTH\n\ndef build(**options):\n    return WIDTH\n",
+        "sizes.py": "WIDTH = 3\nOTHER = 4\n",
+        "nets/__init__.py": "from .resnet import build\n",
+        "nets/resnet.py": "from . import blocks\n\ndef build():\n    return blocks.block()\n",
+        "nets/blocks.py": "def block():\n    return 1\n\ndef other():\n    return 2\n",
+        "results/made.py": "A = 1\n",
+        "loading.py": "import importlib as i\n\ndef build(name):\n    i.import_module(name)\n",
+        "plain/resnet.py": "from sgnoise import networks\n\ndef build():\n    networks.BUILDERS\n",
+        "broken.py": "def build(:\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "changes"),
+    [
+        ("single:build", "single.py", "return WIDTH", "return 2 * WIDTH", True),
+        ("single:build", "sizes.py", "WIDTH = 3", "WIDTH = 5", True),
+        ("single:build", "sizes.py", "OTHER = 4", "OTHER = 5", False),
+        ("nets:build", "nets/__init__.py", "from .resnet", "import os\nfrom .resnet", False),
+        ("nets:build", "nets/__init__.py", "from .resnet", "print()\nfrom .resnet", True),
+        ("nets:build", "nets/resnet.py", "blocks.block()", "blocks.block() + 1", True),
+        ("nets:build", "nets/blocks.py", "return 1", "return 3", True),
+        ("nets:build", "nets/blocks.py", "return 2", "return 3", False),
+        ("nets.resnet:build", "nets/blocks.py", "return 1", "return 3", True),
+        ("nets.resnet:build", "nets/__init__.py", "from .resnet", "print()\nfrom .resnet", True),
+        ("loading:build", "sizes.py", "OTHER = 4", "OTHER = 5", True),
+        ("loading:build", "nets/blocks.py", "return 2", "return 3", True),
+        ("loading:build", "results/made.py", "A = 1", "A = 2", False),
+    ],
+)
+def test_a_network_of_ones_own_counts_as_far_as_it_reaches(
+    networks: Path, name: str, file: str, old: str, new: str, changes: bool
+) -> None:
+    before = network_digest(name, networks, SCRIPTS)
+    replace(networks / file, old, new)
+    assert (network_digest(name, networks, SCRIPTS) != before) == changes
+
+
+def test_a_network_may_be_built_from_those_of_the_library(networks: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(SCRIPTS / "sgnoise", copy / "sgnoise")
+    before = network_digest("plain.resnet:build", networks, copy)
+    replace(copy / "sgnoise/networks.py", "stride=1", "stride=2")
+    assert network_digest("plain.resnet:build", networks, copy) != before
+
+
+def test_a_network_that_is_not_there_is_named(networks: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no .*absent\.py, no .*/absent/__init__\.py, and"):
+        network_digest("absent:build", networks, SCRIPTS)
+    with pytest.raises(SyntaxError):
+        network_digest("broken:build", networks, SCRIPTS)
+
+
+def test_an_installed_package_counts_with_every_file(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    (site / "installed_nets" / "deep").mkdir(parents=True)
+    (site / "installed_nets" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (site / "installed_nets" / "deep" / "net.py").write_text("def build(): return 1\n")
+    monkeypatch.syspath_prepend(site)
+    before = network_digest("installed_nets.deep.net:build", networks / "nets", SCRIPTS)
+    replace(site / "installed_nets/deep/net.py", "return 1", "return 2")
+    assert network_digest("installed_nets.deep.net:build", networks / "nets", SCRIPTS) != before
 
 
 # The library itself.
@@ -467,6 +566,113 @@ def test_a_module_for_words_is_reached_by_no_script() -> None:
     for script in scripts():
         assert not NO_RESULT & project.reach(script).definitions().keys()
     assert all(project.file(name) is not None for name in NO_RESULT), "one has another name now"
+
+
+# Runs a chain of scripts, and prints the functions of each that were called.
+TRACE = """
+import json, os, sys, threading, types
+
+scripts, plan = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, scripts)
+called = set()
+
+
+def trace(frame, event, argument):
+    code = frame.f_code
+    function = code.co_flags & 1  # and no body of a module or class, which runs at import
+    if event == "call" and function and code.co_filename.startswith(scripts + os.sep):
+        called.add((os.path.relpath(code.co_filename, scripts), code.co_qualname))
+
+
+class Files(dict):
+    __getattr__ = dict.__getitem__
+
+
+found = {}
+threading.setprofile(trace)
+for script, job in plan.items():
+    main = types.ModuleType("__main__")
+    names = ("input", "output", "params")
+    main.snakemake = types.SimpleNamespace(
+        **{name: Files(job.get(name, {})) for name in names},
+        log=[f"{script}.log"], scriptdir=scripts, threads=1,
+    )
+    sys.modules["__main__"] = main
+    file = os.path.join(scripts, script)
+    code = compile(open(file).read(), file, "exec")
+    called.clear()
+    sys.setprofile(trace)
+    exec(code, vars(main))
+    sys.setprofile(None)
+    found[script] = sorted(called)
+print(json.dumps(found))
+"""
+
+ABOUT = {"study": "trace", "run": "mlp", "seed": 1}
+TRAINED = {
+    **ABOUT,
+    "model": {"name": "mlp", "widths": [4]},
+    "loss": "cross_entropy",
+    "device": "cpu",
+}
+JOBS: dict[str, dict[str, Any]] = {
+    "fetch_dataset.py": {
+        "output": {"arrays": "arrays.npz", "manifest": "manifest.json"},
+        "params": {
+            "spec": {"source": "bundled", "name": "wine", "form": "table", "test_fraction": 0.2},
+            "seed": 1,
+        },
+    },
+    "pretrain.py": {
+        "input": {"arrays": "arrays.npz"},
+        "output": {"model": "model.safetensors", "training": "training.parquet"},
+        "params": {
+            **TRAINED,
+            "training": {
+                **{"epochs": 2, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 32},
+                **{"momentum": 0.0, "weight_decay": 0.0, "milestones": [], "decay": 0.1},
+                **{"precision": "float32", "evaluate_every": 1},
+                "stop": {"tolerance": 1e-4, "patience": 1},
+            },
+        },
+    },
+    "dump_gradients.py": {
+        "input": {"arrays": "arrays.npz", "model": "model.safetensors"},
+        "output": {"gradients": "gradients.parquet"},
+        "params": {
+            **TRAINED,
+            "sampling": {"mode": "per_sample", "uniform": 20, "per_layer": 2},
+            "batch_size": None,
+            "draws": None,
+        },
+    },
+    "draw_noise.py": {
+        "input": {"gradients": "gradients.parquet"},
+        "output": {"noise": "noise.parquet"},
+        "params": {**ABOUT, "batch_size": 8, "draws": 40, "replacement": False},
+    },
+}
+
+
+def test_all_that_runs_is_reached(tmp_path: Path) -> None:
+    """Real jobs, traced: each function of the project that was called counts in the digest."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRACE, str(SCRIPTS), json.dumps(JOBS)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    project = Project(SCRIPTS)
+    for script, called in json.loads(done.stdout).items():
+        assert len(called) > 10, script
+        reached = project.reach(script).definitions()
+        for file, qualified in called:
+            name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            top = qualified.split(".")[0]
+            # To import a module from the package asks that for it; what it answers, its stub says.
+            if name not in {*NO_RESULT, "sgnoise"} and not top.startswith("<"):
+                assert top in reached.get(name, []), (script, file, qualified)
 
 
 def test_plots_and_statements_are_apart_from_computing() -> None:

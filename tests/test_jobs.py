@@ -13,6 +13,8 @@ from sgnoise import seeds
 from sgnoise.jobs import FAILED, job_log, running_job
 from sgnoise.progress import track
 
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
 
 @pytest.mark.filterwarnings("default")
 def test_the_log_holds_messages_output_warnings_and_progress(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_an_error_is_logged_and_goes_on(tmp_path: Path) -> None:
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """The job object, where Snakemake puts it."""
     main = types.ModuleType("__main__")
-    job = types.SimpleNamespace(log=[str(tmp_path / "job.log")])
+    job = types.SimpleNamespace(log=[str(tmp_path / "job.log")], scriptdir=str(SCRIPTS))
     main.snakemake = job  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__main__", main)
     return job
@@ -73,6 +75,15 @@ def test_a_failed_job_says_why_once_and_keeps_its_traceback(
     assert text.endswith(f"\n{FAILED}{told}\n")
     assert text.count("Traceback") == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_job_with_another_library_stops(job: types.SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "sgnoise").mkdir()
+    job.scriptdir = str(tmp_path)
+    with pytest.raises(SystemExit), running_job():
+        pytest.fail("the job runs")
+    text = Path(job.log[0]).read_text()
+    assert f"the library sgnoise was taken from {SCRIPTS}, and the script from {tmp_path}" in text
 
 
 def test_streams_differ_by_name_and_seed_only() -> None:

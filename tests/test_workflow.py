@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from PIL import Image
 from sklearn.datasets import load_wine
 
 from sgnoise.columns import FILES
@@ -241,6 +244,100 @@ def test_words_rerun_nothing(clone: Path) -> None:
     replace(library / "training.py", '"resuming after epoch %d"', '"going on after epoch %d"')
     replace(clone / "scripts/pretrain.py", '"""Train', '"""Teach')
     assert planned(clone) == set()
+
+
+def reversed_keys(value: Any) -> Any:
+    """``value`` with the keys of all its mappings in reverse."""
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [reversed_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def test_settings_that_mean_the_same_rerun_nothing(clone: Path) -> None:
+    study = yaml.safe_load((clone / "micro.yaml").read_text())
+    run = next(run for run in study["runs"] if run["name"] == "mlp")
+    assert run["training"]["learning_rate"] == 0.1
+    run["training"] |= {"learning_rate": "1e-1", "momentum": 0, "epochs": 2.0}
+    study["gradients"]["mode"] = "per_sample"
+    (clone / "micro.yaml").write_text(yaml.safe_dump(reversed_keys(study), sort_keys=False))
+    assert planned(clone) == set()
+
+
+def test_a_file_of_the_users_own_counts_by_its_content(clone: Path) -> None:
+    table = clone / "own.csv"
+    os.utime(table)
+    assert planned(clone) == set()
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(rows[:-1]) + "\n")
+    os.utime(table, (1, 1))  # older than all results
+    paths = planned(clone)
+    assert "results/data/own/arrays.npz" in paths
+    touched = {match[1] for path in paths if (match := re.search(r"/runs/([^/]+)/", path))}
+    assert touched == {"own"}
+
+
+def test_a_picture_more_or_another_one_reruns_its_data_set(clone: Path) -> None:
+    target = "results/data/pictures/arrays.npz"
+    pictures = clone / "pictures"
+    for number in range(8):
+        file = pictures / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(file)
+    study = {"datasets": {"pictures": {"source": "image_folder", "path": "pictures"}}}
+    (clone / "pictures.yaml").write_text(yaml.safe_dump(study))
+
+    def printed(*arguments: str) -> str:
+        return snakemake(clone, "pictures.yaml", *arguments, "--", target)
+
+    printed()
+    os.utime(pictures)
+    assert "Nothing to be done" in printed("--dry-run")
+    file.write_bytes((pictures / "a/0.png").read_bytes())
+    assert f"output: {target}" in printed("--dry-run")
+    printed()
+    shutil.copy(file, pictures / "a" / "9.png")
+    assert f"output: {target}" in printed("--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("path: own.csv", "path: own_new.csv", "datasets.own.path: there is no file 'own_new.csv'"),
+        ("width: 8}", "width: 8, weights: w2.pt}", "runs[0].model.weights: there is no file or"),
+        ("networks:build", "other:build", "runs[0].model.name: 'other:build' cannot be read: "),
+        ("study: micro", "study: micro\nstudy: mine", "the key 'study' stands twice, in lines 2 "),
+    ],
+)
+def test_what_is_not_there_stops_a_finished_study(
+    clone: Path, old: str, new: str, message: str
+) -> None:
+    replace(clone / "micro.yaml", old, new)
+    printed = snakemake(clone, "--dry-run", check=False)
+    assert message in printed
+    assert "job stats" not in printed.lower()
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_jobs_use_the_library_of_their_clone(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: bool
+) -> None:
+    other = tmp_path / "site-packages"
+    (other / "sgnoise").mkdir(parents=True)
+    (other / "sgnoise" / "__init__.py").touch()
+    path = other
+    if imported:  # in each Python, before anything else
+        path = tmp_path / "path"
+        path.mkdir()
+        text = f"import site\n\nsite.addsitedir({str(other)!r})\nimport sgnoise\n"
+        (path / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(path))
+    assert planned(clone) == set()
+    table = clone / "results/micro/tables/table_1.csv"
+    before = table.read_bytes()
+    table.unlink()
+    snakemake(clone, "--", "results/micro/tables/table_1.csv")
+    assert table.read_bytes() == before
 
 
 def test_a_wrong_setting_stops_before_anything_runs(tmp_path: Path) -> None:

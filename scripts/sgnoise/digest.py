@@ -31,15 +31,19 @@ import ast
 import builtins
 import hashlib
 import importlib.util
+import json
 import keyword
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from sgnoise.files import atomic_path
 
 # Modules whose code changes no result, so that an edit of theirs reruns nothing: what a person is
 # told, how a job is logged and started, and how a file gets its final name. What is put here must
@@ -948,6 +952,10 @@ class Reached:
 
     def digest(self) -> str:
         """16 hexadecimal digits."""
+        return with_libraries(self.code(), self.libraries)
+
+    def code(self) -> str:
+        """A digest of the project's code alone."""
         digest = hashlib.sha256()
         for name in sorted({*self._statements, *self._imports}):
             module = self._module(name)
@@ -959,9 +967,7 @@ class Reached:
             digest.update(f"\0{name}\0".encode())
             for _, text in sorted(texts):
                 digest.update(f"{text}\n".encode())
-        for library in sorted(self.libraries):
-            digest.update(f"\0{library}=={library_version(library)}".encode())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()
 
     def add_module(self, module: _Module, *, as_script: bool = False) -> None:
         """What runs when ``module`` is imported, or run as a script."""
@@ -1104,6 +1110,48 @@ class Reached:
         if module.is_package:
             for name in self._project.below(module.name):
                 self._add_whole(self._module(name))
+
+
+def with_libraries(code: str, libraries: Iterable[str]) -> str:
+    """The digest of some code and of the releases of the libraries that it uses."""
+    texts = [code, *(f"{name}=={library_version(name)}" for name in sorted(libraries))]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+class Scripts:
+    """The digests of the scripts in a folder, remembered while no file in it changes.
+
+    To read 14,000 lines of Python takes half a second, which each call of the workflow would pay.
+
+    Args:
+        folder: of the scripts and of the library.
+        memory: JSON file for what is remembered. Without it, all is read again.
+    """
+
+    def __init__(self, folder: Path, memory: Path) -> None:
+        self._project = Project(folder)
+        self._memory = memory
+        everything = hashlib.sha256(repr(sys.version_info).encode())
+        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.pyi")]):
+            everything.update(f"\0{file.relative_to(folder)}\0".encode() + file.read_bytes())
+        self._key = everything.hexdigest()
+        self._found: dict[str, tuple[str, list[str]]] = {}
+        try:
+            known = json.loads(memory.read_text(encoding="utf-8"))
+            if known["key"] == self._key:
+                self._found = known["scripts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+
+    def digest(self, script: str) -> str:
+        """As ``Project.digest``."""
+        if script not in self._found:
+            reached = self._project.reach(script)
+            self._found[script] = reached.code(), sorted(reached.libraries)
+            text = json.dumps({"key": self._key, "scripts": self._found})
+            with suppress(OSError), atomic_path(self._memory) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return with_libraries(*self._found[script])
 
 
 def network_digest(name: str, folder: Path, library: Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import sgnoise
 from sgnoise.progress import logger
 
 # What follows this in a log is what a person is told of a job that failed.
@@ -67,6 +69,32 @@ def running_job() -> Iterator[Any]:
     job = sys.modules["__main__"].snakemake
     try:
         with job_log(job.log[0]):
+            _check_library(Path(job.scriptdir))
             yield job
     except (Exception, KeyboardInterrupt):
         sys.exit(1)
+
+
+def import_first(folder: Path) -> None:
+    """Let the Python processes that this one starts look for modules in ``folder`` first.
+
+    Snakemake adds the folder of a script behind all others.
+    """
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [path for path in paths if path not in ("", str(folder))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *kept])
+
+
+def _check_library(scripts: Path) -> None:
+    """A library beside the script must be this one: the results are said to be of its code.
+
+    Raises:
+        RuntimeError: it is another one.
+    """
+    found = Path(sgnoise.__file__).resolve().parents[1]
+    if (scripts / "sgnoise").is_dir() and found != scripts.resolve():
+        raise RuntimeError(
+            f"the library sgnoise was taken from {found}, and the script from {scripts}. Remove "
+            "the first from PYTHONPATH, or start the workflow by its own Snakefile, which puts its "
+            "library first."
+        )
