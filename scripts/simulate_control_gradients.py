@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from sgnoise import controls, seeds, store
+from sgnoise import controls, store
 from sgnoise.jobs import running_job
-from sgnoise.progress import track
 
 
 def simulate_control_gradients(
@@ -35,8 +34,6 @@ def simulate_control_gradients(
         run: name of the control.
         seed: of the gradients.
     """
-    keys = controls.parameter_table(law, parameters, count)
-    scales = controls.parameter_scales(count)
     schema = controls.key_schema()
     for field in (
         pa.field("value", pa.float32()),
@@ -54,16 +51,10 @@ def simulate_control_gradients(
         parameters=dict(parameters),
     )
     with store.table_writer(gradients_path, schema, metadata) as writer:
-        for start in track(range(0, count, controls.BLOCK), "blocks of parameters"):
-            rows = slice(start, min(start + controls.BLOCK, count))
-            size = (rows.stop - rows.start, samples)
-            gradient = controls.draw_means(
-                law, parameters, size, 1, rng=seeds.generator(seed, start)
-            )
-            gradient = (gradient * scales[rows, None]).astype(np.float32)
-            table = pa.Table.from_pandas(keys[rows], controls.key_schema(), preserve_index=False)
-            table = table.append_column("value", pa.array(np.zeros(size[0], dtype=np.float32)))
+        for keys, values in controls.drawn_blocks(law, parameters, count, samples, 1, seed=seed):
+            gradient = values.astype(np.float32)
             full = gradient.mean(axis=1, dtype=np.float64).astype(np.float32)
+            table = keys.append_column("value", pa.array(np.zeros(len(keys), dtype=np.float32)))
             table = table.append_column("full_gradient", pa.array(full))
             table = table.append_column("gradient", store.list_column(gradient))
             writer.write_table(table.cast(writer.schema))

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from sgnoise import controls, seeds, store
+from sgnoise import controls, store
 from sgnoise.jobs import running_job
-from sgnoise.progress import track
 
 
 def simulate_control_noise(
@@ -34,8 +33,6 @@ def simulate_control_noise(
         run: name of the control.
         seed: of the draws.
     """
-    keys = controls.parameter_table(law, parameters, count)
-    scales = controls.parameter_scales(count)
     schema = controls.key_schema().append(pa.field("noise", pa.list_(pa.float32(), draws)))
     metadata = store.provenance(
         study=study,
@@ -47,20 +44,11 @@ def simulate_control_noise(
         parameters=dict(parameters),
     )
     with store.table_writer(noise_path, schema, metadata) as writer:
-        for start in track(range(0, count, controls.BLOCK), "blocks of parameters"):
-            rows = slice(start, min(start + controls.BLOCK, count))
-            noise = controls.draw_means(
-                law,
-                parameters,
-                (rows.stop - rows.start, draws),
-                batch_size,
-                rng=seeds.generator(seed, start),
-            )
-            noise *= scales[rows, None]
-            table = pa.Table.from_pandas(keys[rows], controls.key_schema(), preserve_index=False)
-            writer.write_table(
-                table.append_column("noise", store.list_column(noise)).cast(writer.schema)
-            )
+        for keys, noise in controls.drawn_blocks(
+            law, parameters, count, draws, batch_size, seed=seed
+        ):
+            table = keys.append_column("noise", store.list_column(noise))
+            writer.write_table(table.cast(writer.schema))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ scale, which goes from 1e-6 to 1 over the control as gradients do over networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sgnoise import stable, store
+from sgnoise import seeds, stable, store
 from sgnoise.laws import LAWS
+from sgnoise.progress import track
 
 LAYERS = 10
 SMALLEST_SCALE = 1e-6
@@ -148,6 +149,37 @@ def draw_means(
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
     (shape,) = parameters.values() or (np.nan,)
     return MEANS[law](shape, size, batch_size, rng)
+
+
+def drawn_blocks(
+    law: str,
+    parameters: Mapping[str, float],
+    count: int,
+    draws: int,
+    batch_size: int,
+    *,
+    seed: int,
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """The keys of a control's parameters and what is drawn for them, one row group after another.
+
+    Args:
+        law: see ``draw_means``, like the others.
+        parameters: likewise.
+        count: synthetic parameters.
+        draws: for each.
+        batch_size: values in a mean.
+        seed: of the draws.
+
+    Returns:
+        keys, and values (parameters, draws) in double precision, times the parameters' scales.
+    """
+    keys, scales = parameter_table(law, parameters, count), parameter_scales(count)
+    for start in track(range(0, count, BLOCK), "blocks of parameters"):
+        rows = slice(start, min(start + BLOCK, count))
+        size = (rows.stop - rows.start, draws)
+        rng = seeds.generator(seed, start)
+        values = draw_means(law, parameters, size, batch_size, rng=rng) * scales[rows, None]
+        yield pa.Table.from_pandas(keys[rows], key_schema(), preserve_index=False), values
 
 
 def key_schema() -> pa.Schema:
