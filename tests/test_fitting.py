@@ -790,5 +790,7 @@ def test_the_picture_of_a_fit(tmp_path: Path) -> None:
     np.testing.assert_allclose(expected, fit[1].ppf(probabilities)[0] - fit.location[1])
     np.testing.assert_array_equal(ordered, np.sort(fit.values[1]) - fit.location[1])
     figure.savefig(tmp_path / "fit.png")
+    for flat in (np.linspace(-1, 1, 200), np.linspace(-3e5, 4e5, 50)):
+        fitting.fit_gaussian(flat).plot().savefig(tmp_path / "fit.png")
     with pytest.raises(ValueError, match="no fit to draw: its flag is 'all_zero'"):
         fitting.fit_stable(np.zeros(50)).plot()

@@ -9,7 +9,7 @@ import numpy as np
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 except ModuleNotFoundError as error:
     raise ImportError(
         f"a picture of a fit needs {error.name}: pip install 'sgnoise[report]'"
@@ -107,14 +107,18 @@ def _quantiles(axes: Axes, fit: Fit, ordered: np.ndarray) -> None:
     furthest = float(max(np.abs(expected).max(), np.abs(seen).max()))
     axes.plot([-furthest, furthest], [-furthest, furthest], color=LOOKS[fit.law].colour, lw=1)
     middle = float(np.quantile(np.abs(seen), 0.9))
-    decades = np.arange(np.ceil(np.log10(middle)), np.floor(np.log10(furthest)) + 1)
-    ticks = 10.0 ** decades[:: -(-len(decades) // 2) or 1]
+    powers = 10.0 ** np.arange(np.floor(np.log10(middle)), np.floor(np.log10(furthest)) + 1)
+    outside = powers[powers > middle] if powers[-1] > middle else powers[-1:]
+    ticks = outside[:: -max(1, -(-len(outside) // 2))]  # two on each side at most
+    # What lies close together shows where the axes are logarithmic.
+    steps = np.outer(powers, np.arange(2, 10)).ravel()
+    between = steps[(steps > middle) & (steps < furthest)]
     axes.set_xscale("symlog", linthresh=middle)
     axes.set_yscale("symlog", linthresh=middle)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator([*-ticks, 0.0, *ticks]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
-        axis.set_minor_locator(NullLocator())
+        axis.set_minor_locator(FixedLocator([*-between, *between]))
     axes.set(xlabel="quantile of the law", ylabel="quantile of the values", title="Quantiles")
 
 
