@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from sgnoise import controls, fitting, library_networks, losses, models, plots, training
+from sgnoise import (
+    controls,
+    fitting,
+    library_networks,
+    losses,
+    measuring,
+    models,
+    noise,
+    plots,
+    training,
+)
 from sgnoise import fit_kernels as kernels
 from sgnoise.data import images, sources
 from sgnoise.escape import problem
@@ -120,3 +131,39 @@ def test_settings_and_readers_of_data_agree() -> None:
         optional = set(branch["properties"]) - {"source", *branch.get("required", [])}
         filled = complete({"source": source})
         assert optional == set(filled) - {"source"}, source
+
+
+FITS, NOISE = (
+    SCHEMA["properties"]["fits"]["properties"],
+    SCHEMA["properties"]["noise"]["properties"],
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        (measuring.measure, FITS | NOISE),
+        (measuring.Probe, NOISE),
+        (noise.mini_batch_noise, NOISE),
+        (training.train, RUN),
+        (problem.make_problem, ESCAPE),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_a_function_takes_for_granted_is_what_a_study_does(
+    function: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    """Functions that are called by hand as well have defaults; they are the schema's.
+
+    But for the laws: by hand, three are fitted.
+    """
+    shared = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty and "default" in settings.get(name, {})
+    }
+    assert shared
+    for name in shared.keys() - {"laws"}:
+        given = shared[name]
+        found = list(given) if isinstance(given, tuple) else given
+        assert found == settings[name]["default"], name
