@@ -62,10 +62,15 @@ _IGNORED_LIBRARIES = frozenset({"snakemake", "tqdm"})
 # Calls at import that have no effect but their value. A name that ends in a full stop stands for
 # all that a module has.
 _PURE = (
-    *("abc.", "collections.namedtuple", "contextlib.", "dataclasses.", "enum.", "functools."),
-    *("importlib.metadata.version", "importlib.util.find_spec", "itertools.", "logging.getLogger"),
-    *("math.", "numba.", "operator.", "pathlib.", "re.compile", "torch.device", "torch.no_grad"),
-    *("torch.inference_mode", "triton.jit", "typing."),
+    *("abc.", "collections.namedtuple", "contextlib.", "dataclasses.", "enum.", "math.", "typing."),
+    *(
+        f"functools.{name}"
+        for name in ("cache", "cached_property", "lru_cache", "partial", "wraps")
+    ),
+    *("importlib.metadata.version", "importlib.util.find_spec", "itertools.chain", "re.compile"),
+    *("itertools.product", "logging.getLogger", "operator.attrgetter", "operator.itemgetter"),
+    *(f"pathlib.{name}" for name in ("Path", "PurePath", "PurePosixPath")),
+    *(f"numba.{name}" for name in ("guvectorize", "jit", "njit", "prange", "vectorize")),
     *(
         f"numpy.{name}"
         for name in ("arange", "array", "dtype", "errstate", "exp", "finfo", "iinfo")
@@ -74,12 +79,18 @@ _PURE = (
         f"numpy.{name}"
         for name in ("linspace", "log", "log10", "logspace", "ones", "sqrt", "zeros")
     ),
-    *(f"numpy.{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)),
+    *(
+        f"{module}.{kind}{bits}"
+        for module in ("numba", "numpy")
+        for kind in ("int", "uint", "float")
+        for bits in (8, 16, 32, 64)
+    ),
+    *("torch.device", "torch.inference_mode", "torch.no_grad", "triton.jit"),
 )
 _PURE_BUILTINS = frozenset(
     {
-        *("abs", "all", "any", "bool", "bytes", "complex", "dict", "enumerate", "filter", "float"),
-        *("frozenset", "int", "len", "list", "map", "max", "min", "object", "property", "range"),
+        *("abs", "all", "any", "bool", "bytes", "complex", "dict", "enumerate", "float"),
+        *("frozenset", "int", "len", "list", "max", "min", "object", "property", "range"),
         *("repr", "reversed", "round", "set", "sorted", "staticmethod", "classmethod", "str"),
         *("sum", "tuple", "type", "zip"),
     }
@@ -103,18 +114,27 @@ _PURE_METHODS = frozenset(
 )
 
 # Methods that let a class act when it is defined or an object of it is made.
-_ACTING = frozenset({"__init__", "__init_subclass__", "__new__", "__post_init__", "__set_name__"})
+_ACTING = frozenset(
+    {
+        *("__init__", "__init_subclass__", "__new__", "__post_init__", "__set_name__"),
+        *("__setattr__", "__getattribute__"),
+    }
+)
 
 _LOGGING = frozenset({"critical", "debug", "error", "exception", "info", "log", "warning"})
 
-# Attributes of an error that are no words of its message.
+# Attributes of an error that are no words of its message, and the errors that are sure to have them
+# from elsewhere than the text that they are raised with.
 _FACTS = frozenset({"code", "errno", "filename", "headers", "lineno", "name", "returncode"})
+
+_FACTUAL = frozenset({"FileNotFoundError", "ImportError", "ModuleNotFoundError", "OSError"})
 
 # What reads messages and docstrings without naming them.
 _READERS = frozenset(
     {
         *("__doc__", "inspect.getdoc", "inspect.getsource", "sys.exc_info", "sys.exception"),
         *("traceback.format_exc", "traceback.print_exc", "warnings.catch_warnings"),
+        "warnings.filterwarnings",
     }
 )
 
@@ -122,6 +142,9 @@ _READERS = frozenset(
 _NAMESPACES = frozenset({"eval", "exec", "globals", "locals", "vars"})
 _LOADERS = frozenset({"__import__", "eval", "exec", "importlib", "pkgutil", "runpy"})
 _BENIGN = frozenset({"__doc__", "__file__", "__name__", "__path__", "__version__"})
+
+# Stands for the attributes that code asks for by a name that it makes.
+_ANY = "*"
 
 _PREFIX = "[rRbBuUfFtT]{0,2}"
 _STRING = (
@@ -259,7 +282,7 @@ class _Module:
     def __init__(self, name: str, file: Path, is_ours: Callable[[str], bool]) -> None:
         self.name = name
         self.is_package = file.stem == "__init__"
-        self._is_ours = is_ours
+        self.is_ours = is_ours
         self._bytes = file.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
         tree = ast.parse(self._bytes, filename=str(file))
         self._starts = [0]
@@ -274,6 +297,7 @@ class _Module:
         for index, node in enumerate(tree.body):
             self._bind(node, index)
         self.hints: set[str] = set()
+        self._used: set[str] = set()
         for statement in self.statements:
             _Reader(self, statement).read()
         methods = [part for found in self.statements for part in found.methods.values()]
@@ -367,7 +391,7 @@ class _Module:
                 return (
                     bool(node.keywords)
                     or any(
-                        base is None or self._is_ours(base[0].partition(".")[0])
+                        base is None or self.is_ours(base[0].partition(".")[0])
                         for base in self._bases(node)
                     )
                     or not all(map(self._is_pure_decorator, node.decorator_list))
@@ -423,6 +447,11 @@ class _Module:
             return False
         if isinstance(node, ast.Call) and not self._is_pure(node.func, scope):
             return False
+        if isinstance(node, ast.keyword) and node.arg in ("key", "default_factory"):
+            # It is called as well, at once or when an object is made.
+            body = node.value.body if isinstance(node.value, ast.Lambda) else None
+            plain = isinstance(node.value, ast.Name) and node.value.id in _PURE_BUILTINS
+            return plain or (body is not None and self.is_quiet(body, scope))
         return all(self.is_quiet(part, scope) for part in _children(node))
 
     def _is_pure(self, function: ast.expr, scope: Scope | None) -> bool:
@@ -464,6 +493,7 @@ class _Module:
             and all(map(self._is_pure_decorator, node.decorator_list))
             and not node.keywords
             and not methods & _ACTING
+            and not any(map(self._acts, node.body))
         )
 
 
@@ -478,7 +508,8 @@ class _Reader:
     def __init__(self, module: _Module, statement: _Statement) -> None:
         self._module = module
         self._statement = statement
-        self._errors: list[str] = []  # names of the errors caught around here
+        # Names of the errors caught around here, and whether their attributes can be facts.
+        self._errors: list[tuple[str, bool]] = []
         self._passing = 0  # within a message, where to mention an error is to pass it on
         self._main = statement
         self._visitors: dict[type, Callable[[Any, Scope], None]] = {
@@ -530,8 +561,9 @@ class _Reader:
             self._visit(node, scope)
             return
         name, rest = node.id, tuple(reversed(parts))
-        if name in self._errors and not self._passing and not (rest and rest[0] in _FACTS):
-            self._statement.reads = True
+        caught = next((found for found in reversed(self._errors) if found[0] == name), None)
+        if caught is not None and not self._passing:
+            self._statement.reads |= not (caught[1] and rest and rest[0] in _FACTS)
         if name in scope:
             self._statement.absolute |= {(*target, *rest) for target in scope[name]}
         else:
@@ -649,9 +681,19 @@ class _Reader:
     def _handler(self, node: ast.ExceptHandler, scope: Scope) -> None:
         if node.type is not None:
             self._visit(node.type, scope)
-        self._errors.append(node.name or "")
+        types = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        self._errors.append((node.name or "", all(self._is_factual(part, scope) for part in types)))
         self._visit_all(node.body, scope)
         self._errors.pop()
+
+    def _is_factual(self, node: ast.expr | None, scope: Scope) -> bool:
+        """Whether an error is of a kind that no text of this project becomes an attribute of."""
+        name = self._module.meaning(node, scope) if node is not None else None
+        if name is None:
+            return False
+        if len(name) == 1 and name[0] not in self._module.binds:
+            return name[0] in _FACTUAL
+        return len(name) > 1 and not self._module.is_ours(name[0].partition(".")[0])
 
     def _raise(self, node: ast.Raise, scope: Scope) -> None:
         self._passing += 1
@@ -678,6 +720,11 @@ class _Reader:
             self._call(call, scope)
 
     def _call(self, node: ast.Call, scope: Scope) -> None:
+        if self._module.meaning(node.func, scope) == ("getattr",) and len(node.args) > 1:
+            first, name = self._module.meaning(node.args[0], scope), node.args[1]
+            imported = first is not None and first != (getattr(node.args[0], "id", ""),)
+            if not isinstance(name, ast.Constant) and not imported:
+                self._statement.attributes.add(_ANY)
         if takes_words(self._module.meaning(node.func, scope)):
             self._message(node, scope)
         else:
@@ -1003,7 +1050,8 @@ class Reached:
             self._attributes |= statement.attributes
             self._methods += [(module, name, part) for name, part in statement.methods.items()]
             if not self._waiting:
-                called = [found for found in self._methods if found[1] in self._attributes]
+                known = self._attributes
+                called = [found for found in self._methods if {found[1], _ANY} & known]
                 self._methods = [found for found in self._methods if found not in called]
                 self._waiting += [(module, part) for module, _, part in called]
 
