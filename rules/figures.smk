@@ -65,7 +65,7 @@ rule make_table:
         runtime=growing(10),
     params:
         rows=lambda wildcards: table_rows(f"table_{wildcards.number}"),
-        kind=lambda wildcards: TABLES[f"table_{wildcards.number}"],
+        kind=lambda wildcards: TABLES[f"table_{wildcards.number}"]["kind"],
         code=code("make_table.py"),
     script:
         "../scripts/make_table.py"

@@ -152,15 +152,11 @@ def figure_files(*kinds, names=None):
     ]
 
 
-# The tables, each with the kind of `make_table.py`. A new one has an entry here, one among the tables of
-# the schema and of `sgnoise.shown`, and its caption in report/table.rst.
+# The numbered tables; `kind` names what `make_table.py` compares. A study names more of them in its
+# settings; a new kind has an entry in `KINDS` there and in the schema.
 TABLES = {
-    name: kind
-    for name, kind in {
-        "table_1": "gaussian_stable",
-        "table_2": "shared_alpha",
-        "table_3": "gaussian_stable",
-    }.items()
+    name: SETTINGS["tables"][name]
+    for name in sorted(SETTINGS["tables"], key=lambda name: (len(name), name))
     if SETTINGS["tables"][name] is not None
 }
 
@@ -172,7 +168,7 @@ def table_files(*kinds):
 
 def table_rows(name):
     """One entry a row of the table: which fits it shows and what to call them."""
-    content = SETTINGS["tables"][name]
+    content = TABLES[name]
     return [
         {
             "run": run,

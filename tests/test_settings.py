@@ -302,9 +302,9 @@ def test_three_sections_are_a_study() -> None:
         "alpha_by_layer": {"left": ["mlp"], "right": [], "batch_size": 32},
     }
     assert settings["tables"] == {
-        "table_1": {"runs": ["mlp"], "batch_sizes": [32]},
-        "table_2": {"runs": ["mlp"], "batch_sizes": [32, 128]},
-        "table_3": {"runs": ["mlp"], "batch_sizes": [128]},
+        "table_1": {"kind": "gaussian_stable", "runs": ["mlp"], "batch_sizes": [32]},
+        "table_2": {"kind": "shared_alpha", "runs": ["mlp"], "batch_sizes": [32, 128]},
+        "table_3": {"kind": "gaussian_stable", "runs": ["mlp"], "batch_sizes": [128]},
     }
 
 
@@ -330,8 +330,9 @@ def test_figures_show_all_that_a_study_has() -> None:
     assert figures["alpha_by_layer"]["right"] == ["mobilenet_v3_small"]
     tables = complete_settings(own, SCHEMA)["tables"]
     assert tables["table_1"]["runs"][-1] == DEFAULT["controls"][-1]["name"]
-    assert tables["table_2"] == {"runs": names, "batch_sizes": [8, 32, 64, 256]}
-    assert tables["table_3"] == {"runs": names, "batch_sizes": [32, 64, 256]}
+    assert (tables["table_2"]["runs"], tables["table_3"]["runs"]) == (names, names)
+    assert tables["table_2"]["batch_sizes"] == [8, 32, 64, 256]
+    assert tables["table_3"]["batch_sizes"] == [32, 64, 256]
 
 
 @pytest.mark.parametrize("nothing", [False, None])
@@ -349,6 +350,19 @@ def test_what_is_false_is_left_out(nothing: bool | None) -> None:
     assert figures["alpha_by_layer"] is None
     assert figures["histograms"] == {"figure_4": "mlp", "batch_size": 32}
     assert figures["alpha_by_network"] is not None
+
+
+def test_a_study_has_tables_of_its_own() -> None:
+    own = study(
+        "mlp", tables={"table_1": False, "table_12": {"runs": ["mlp"], "batch_sizes": [32]}}
+    )
+    tables = complete_settings(own, SCHEMA)["tables"]
+    assert tables["table_1"] is None
+    assert tables["table_12"]["kind"] == "gaussian_stable"
+    assert list(tables)[-1] == "table_12"
+    own["tables"] = {"mine": {"runs": ["mlp"], "batch_sizes": [32]}}
+    with pytest.raises(SettingsError, match=r'tables: "mine" is not .* table_1, table_2 and so on'):
+        complete_settings(own, SCHEMA)
 
 
 def test_figures_of_runs_without_a_common_batch_size_are_refused() -> None:

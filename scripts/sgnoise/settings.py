@@ -269,11 +269,13 @@ def _complete_shown(settings: dict[str, Any]) -> None:
         given: dict[str, Any] = (
             dict.fromkeys(automatic) if settings[kind] is None else settings[kind]
         )
-        settings[kind] = dict.fromkeys(automatic)
-        for name, choose in automatic.items():
-            content = given[name] if name in given else choose(settings)
+        settings[kind] = {}
+        for name in dict.fromkeys([*automatic, *given]):
+            content = given[name] if name in given else automatic[name](settings)
             if content is not None:
                 content = {key: value for key, value in content.items() if value is not None}
+                if kind == "tables":
+                    content.setdefault("kind", shown.table_kind(name))
             settings[kind][name] = content
     if settings["escape"] is None:
         settings["figures"]["escape"] = None

@@ -113,6 +113,11 @@ def alpha_by_layer(settings: Mapping[str, Any]) -> Shown:
 # --- tables -------------------------------------------------------------------------------------
 
 
+def table_kind(name: str) -> str:
+    """What a table compares: the kinds of the paper's tables, and for others that of Table 1."""
+    return "shared_alpha" if name == "table_2" else "gaussian_stable"
+
+
 def table_1(settings: Mapping[str, Any]) -> Shown:
     """Every run and control at the usual batch size."""
     size = usual_batch_size(settings)
