@@ -32,7 +32,8 @@ def choose_parameters(fits: pd.DataFrame, choose: str, seed: int) -> pd.DataFram
     Args:
         fits: the SαS fits.
         choose: ``random`` for four of the uniformly sampled parameters, ``first_layers`` for one
-            weight in each of the two layers nearest the input, normalisation left aside.
+            weight in each of the two layers nearest the input (or in the only one), normalisation
+            left aside.
         seed: of the choice.
 
     Raises:
@@ -47,7 +48,8 @@ def choose_parameters(fits: pd.DataFrame, choose: str, seed: int) -> pd.DataFram
             (usable["tensor"] == "weight") & ~usable["layer_type"].str.contains("Norm")
         ]
         pools = [pool for _, pool in weights.groupby("layer_index")][:_LAYER_COUNT]
-        counts = [1] * _LAYER_COUNT
+        # A network of one layer has but one to show.
+        counts = [1] * max(len(pools), 1)
     else:
         raise ValueError(f"choose is {choose!r}; it must be 'random' or 'first_layers'")
     if len(pools) < len(counts) or any(map(lambda pool, n: len(pool) < n, pools, counts)):
@@ -182,12 +184,13 @@ def plot_histograms(
     )
     chosen = choose_parameters(fits, choose, seed)
     noise = readers.read_noise(noise_path, chosen["parameter_index"].tolist())
-    rows = len(chosen) // 2
+    columns = min(len(chosen), 2)
+    rows = len(chosen) // columns
     with plots.drawing(
         png_path, pdf_path, title="Noise of single parameters", height=0.4 + 2.6 * rows
     ) as figure:
         draw_legend(figure, noise.shape[1])
-        cells = figure.subfigures(rows, 2, squeeze=False).reshape(-1)
+        cells = figure.subfigures(rows, columns, squeeze=False).reshape(-1)
         for cell, values, (_, row) in zip(cells, noise, chosen.iterrows(), strict=True):
             draw_parameter(cell, values, row)
 

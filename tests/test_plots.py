@@ -605,8 +605,11 @@ def test_choice_of_parameters(tmp_path: Path) -> None:
         plot_histograms.choose_parameters(fits, "all", seed=3)
     with pytest.raises(ValueError, match="too few for the figure"):
         plot_histograms.choose_parameters(fits.head(7), "random", seed=3)
+    only = fits[fits["layer"] == "conv1"]
+    chosen = plot_histograms.choose_parameters(only, "first_layers", seed=3)
+    assert list(chosen["layer"]) == ["conv1"]
     with pytest.raises(ValueError, match="too few for the figure"):
-        plot_histograms.choose_parameters(fits[fits["layer"] == "conv1"], "first_layers", seed=3)
+        plot_histograms.choose_parameters(only.assign(tensor="bias"), "first_layers", seed=3)
 
 
 def test_histograms_show_the_noise_and_the_fitted_laws(gallery: Any) -> None:
