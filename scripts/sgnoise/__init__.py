@@ -53,8 +53,12 @@ def _public() -> dict[str, tuple[str, str, str]]:
     return found
 
 
+# What is there if an extra is.
+_WITNESSES = {"torch": "torch", "workflow": "snakemake"}
+
+
 def _missing(extra: str) -> bool:
-    return bool(extra) and importlib.util.find_spec(extra) is None
+    return bool(extra) and importlib.util.find_spec(_WITNESSES[extra]) is None
 
 
 def __getattr__(name: str) -> Any:
@@ -67,10 +71,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sgnoise' has no attribute {name!r}{hint}", name=name)
     module, attribute, extra = public[name]
     try:
-        if module == __name__:
+        owner = vars(importlib.import_module(module))
+        if attribute in owner:
+            value = owner[attribute]
+        else:  # a module that its package does not import
             value = importlib.import_module(f"{module}.{attribute}")
-        else:
-            value = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if not extra or (error.name or "").startswith(__name__):
             raise

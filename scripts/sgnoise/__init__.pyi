@@ -9,6 +9,8 @@ from sgnoise import laws as laws
 from sgnoise import noise as noise
 from sgnoise import sde as sde
 from sgnoise import stable as stable
+from sgnoise.data import datasets as datasets  # needs workflow
+from sgnoise.data import sources as sources  # needs workflow
 from sgnoise.estimators import block_log_moment_alpha as block_log_moment_alpha
 from sgnoise.estimators import characteristic_function_alpha as characteristic_function_alpha
 from sgnoise.estimators import quantile_alpha as quantile_alpha

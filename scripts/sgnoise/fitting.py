@@ -36,6 +36,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgnoise import fit_kernels as kernels
 from sgnoise import stable
+from sgnoise.estimators import (
+    block_log_moment_alpha,
+    characteristic_function_alpha,
+    quantile_alpha,
+)
 from sgnoise.laws import LAWS
 from sgnoise.messages import unknown_name
 from sgnoise.rows import Location, as_rows, in_blocks, locations
