@@ -13,7 +13,7 @@ import pytest
 
 from fetch_dataset import fetch_dataset
 from sgnoise.data import datasets
-from specs import prepare
+from sgnoise.data.sources import prepare
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 

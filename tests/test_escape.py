@@ -24,8 +24,8 @@ import simulate_escape
 import tabulate_escape
 from sgnoise import escape, gradients, store
 from sgnoise.data import datasets
+from sgnoise.data.sources import prepare
 from sgnoise.escape import kernels, simulation
-from specs import prepare
 
 BATCH_SIZE = 16
 LEARNING_RATE = 0.2

@@ -23,8 +23,8 @@ from torch.nn import functional
 from dump_gradients import dump_gradients
 from sgnoise import devices, gradients, models, noise, seeds, store
 from sgnoise.data import datasets
+from sgnoise.data.sources import prepare
 from sgnoise.gradients import contractions, rules
-from specs import prepare
 
 CLASSES = 3
 SAMPLES = 5

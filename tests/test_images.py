@@ -17,7 +17,7 @@ from PIL import Image
 
 from sgnoise.data import datasets, images
 from sgnoise.data.downloads import RemoteFile
-from specs import prepare
+from sgnoise.data.sources import prepare
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 8), suffix: str = "PNG") -> bytes:

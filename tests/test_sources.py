@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sgnoise.data import sources
 from sgnoise.data.downloads import RemoteFile
-from specs import prepare
+from sgnoise.data.sources import prepare
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
 

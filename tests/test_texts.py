@@ -11,7 +11,7 @@ import pytest
 
 from sgnoise.data import datasets, texts
 from sgnoise.data.downloads import RemoteFile
-from specs import prepare
+from sgnoise.data.sources import prepare
 
 TRAIN = "gj04\t1\t\tThe cat won't sit.\ngj04\t0\t*\tThe the cat.\ngj04\t1\t\t\"Sit!\n"
 TEST = "gj04\t0\t*\tThe bird sat.\n"

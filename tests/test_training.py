@@ -24,8 +24,8 @@ from torch import nn
 from pretrain import pretrain
 from sgnoise import devices, models, store, training
 from sgnoise.data import datasets
+from sgnoise.data.sources import prepare
 from sgnoise.settings import load_schema
-from specs import prepare
 
 CPU = torch.device("cpu")
 BASE: dict[str, Any] = {

@@ -36,11 +36,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgnoise import fit_kernels as kernels
 from sgnoise import stable
-from sgnoise.estimators import (
-    block_log_moment_alpha,
-    characteristic_function_alpha,
-    quantile_alpha,
-)
+from sgnoise.estimators import block_log_moment_alpha as block_log_moment_alpha
+from sgnoise.estimators import characteristic_function_alpha as characteristic_function_alpha
+from sgnoise.estimators import quantile_alpha as quantile_alpha
 from sgnoise.laws import LAWS
 from sgnoise.messages import unknown_name
 from sgnoise.rows import Location, as_rows, in_blocks, locations

@@ -94,15 +94,15 @@ class TrainingSettings:
     """
 
     epochs: int
-    learning_rate: float
-    batch_size: int
-    optimizer: str
-    momentum: float
-    weight_decay: float
-    milestones: Sequence[int]
-    decay: float
-    precision: str
-    evaluate_every: int
+    learning_rate: float = 0.01
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    milestones: Sequence[int] = ()
+    decay: float = 0.1
+    precision: str = "float32"
+    evaluate_every: int = 1
     stop: Stop | None = None
 
     def __post_init__(self) -> None:

@@ -111,8 +111,8 @@ def read_cifar(
     workspace: Workspace,
     *,
     source: str,
-    subset: dict[str, int] | None,
-    normalisation: str,
+    subset: dict[str, int] | None = None,
+    normalisation: str = "data",
 ) -> Raw:
     """CIFAR-10 or CIFAR-100, from its Python files.
 
@@ -180,11 +180,11 @@ def read_image_folder(
     workspace: Workspace,
     *,
     path: str,
-    sha256: str | None,
-    image_size: int | None,
-    subset: dict[str, int] | None,
-    test_fraction: float,
-    normalisation: str,
+    sha256: str | None = None,
+    image_size: int | None = None,
+    subset: dict[str, int] | None = None,
+    test_fraction: float = 0.0,
+    normalisation: str = "data",
 ) -> Raw:
     """Images in a folder a class, or in a tar or zip file of one.
 
@@ -232,7 +232,9 @@ def read_image_folder(
     )
 
 
-def read_cinic10(workspace: Workspace, *, subset: dict[str, int] | None, normalisation: str) -> Raw:
+def read_cinic10(
+    workspace: Workspace, *, subset: dict[str, int] | None = None, normalisation: str = "data"
+) -> Raw:
     """CINIC-10: its training and its test part; the validation part is left alone.
 
     Args:
@@ -255,9 +257,9 @@ def read_imagenet(
     workspace: Workspace,
     *,
     path: str,
-    image_size: int,
-    subset: dict[str, int] | None,
-    normalisation: str,
+    image_size: int = 224,
+    subset: dict[str, int] | None = None,
+    normalisation: str = "data",
 ) -> Raw:
     """ImageNet (ILSVRC 2012), which its terms of use forbid to download by a program.
 
@@ -304,10 +306,10 @@ def read_webdataset(
     workspace: Workspace,
     *,
     shards: Sequence[str],
-    image_size: int,
-    subset: dict[str, int] | None,
-    test_fraction: float,
-    normalisation: str,
+    image_size: int = 224,
+    subset: dict[str, int] | None = None,
+    test_fraction: float = 0.0,
+    normalisation: str = "clip",
 ) -> Raw:
     """Images with captions from WebDataset shards, as ``img2dataset`` writes them.
 

@@ -183,7 +183,9 @@ def prepare(
     )
 
 
-def _read_bundled(workspace: Workspace, *, name: str, form: str, test_fraction: float) -> Raw:
+def _read_bundled(
+    workspace: Workspace, *, name: str, form: str = "table", test_fraction: float = 0.0
+) -> Raw:
     from sklearn import datasets as bundled
 
     if name not in BUNDLED:
@@ -213,7 +215,7 @@ def _read_bundled(workspace: Workspace, *, name: str, form: str, test_fraction: 
 
 
 def _read_table(
-    workspace: Workspace, *, path: str, target: str, form: str, test_fraction: float
+    workspace: Workspace, *, path: str, target: str, form: str = "table", test_fraction: float = 0.0
 ) -> Raw:
     file = Path(path)
     if not file.is_file():
@@ -294,7 +296,7 @@ def _read_npz(
     return inputs, labels
 
 
-def _read_adbench(workspace: Workspace, *, name: str, test_fraction: float) -> Raw:
+def _read_adbench(workspace: Workspace, *, name: str, test_fraction: float = 0.0) -> Raw:
     if name not in ADBENCH:
         raise unknown_name("data set of ADBench", name, ADBENCH)
     known = ADBENCH[name]

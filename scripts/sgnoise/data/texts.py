@@ -44,10 +44,10 @@ _OUT_OF_DOMAIN = _file(
 def read_cola(
     workspace: Workspace,
     *,
-    tokenizer: str,
-    vocabulary: int,
-    length: int | None,
-    out_of_domain: bool,
+    tokenizer: str = "words",
+    vocabulary: int = 5000,
+    length: int | None = None,
+    out_of_domain: bool = False,
 ) -> Raw:
     """The Corpus of Linguistic Acceptability: is a sentence of English acceptable?
 
