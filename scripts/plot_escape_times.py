@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sgnoise import plots
-from sgnoise.escape.theories import THEORIES
+from sgnoise.escape.theories import LOOKS, THEORIES
 from sgnoise.jobs import running_job
 from sgnoise.numerals import with_error
 
@@ -61,7 +61,8 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
     """
     handles = []
     for name, theory in THEORIES.items():
-        style: dict[str, Any] = {"color": theory.colour, "linestyle": theory.line}
+        look = LOOKS[name]
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.line}
         fit = theories[theories["theory"] == name]
         text = "not fitted"
         if len(fit) and 0 < fit["coefficient"].iloc[0] < np.inf:
@@ -76,7 +77,7 @@ def draw_theories(axes: Axes, theories: pd.DataFrame, rates: np.ndarray) -> None
             margin = 1.96 * np.sqrt(np.maximum(variance, 0))
             shown &= np.isfinite(margin) & (np.abs(log_time) + margin < 700)
             edges = np.exp(log_time[shown] - margin[shown]), np.exp(log_time[shown] + margin[shown])
-            axes.fill_between(rates[shown], *edges, color=theory.colour, alpha=0.12, linewidth=0)
+            axes.fill_between(rates[shown], *edges, color=look.colour, alpha=0.12, linewidth=0)
             text = f"$k$ = {with_error(row['exponent'], row['exponent_se'])}"
             text += rf",  $\Delta\,\ln L$ = ${0 - row['log_likelihood_ratio']:+.1f}$"
         handles.append(Line2D([], [], **style, label=text))
@@ -111,11 +112,11 @@ def draw_legend(figure: Figure) -> None:
         Line2D(
             [],
             [],
-            color=theory.colour,
-            linestyle=theory.line,
-            label=f"{theory.label}: {theory.formula}",
+            color=look.colour,
+            linestyle=look.line,
+            label=f"{look.label}: {look.formula}",
         )
-        for theory in THEORIES.values()
+        for look in LOOKS.values()
     ]
     marks = [
         Line2D([], [], color=plots.INK, linestyle="", label=label, **mark)

@@ -175,19 +175,13 @@ def test_log_times_are_those_of_the_formulas() -> None:
 
 def test_theories_look_different() -> None:
     for attribute in ("label", "formula", "colour", "line"):
-        looks = {getattr(theory, attribute) for theory in theories.THEORIES.values()}
+        looks = {getattr(look, attribute) for look in theories.LOOKS.values()}
         assert len(looks) == len(theories.THEORIES), attribute
+    assert list(theories.LOOKS) == list(theories.THEORIES)
 
 
 def test_a_further_theory_is_fitted_by_its_entry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    fourth = theories.Theory(
-        regressor=lambda rate: rate**-2,
-        offset=np.zeros_like,
-        label="quadratic",
-        formula=r"$\tau = c\,e^{k/\eta^2}$",
-        colour="#000000",
-        line="-.",
-    )
+    fourth = theories.Theory(regressor=lambda rate: rate**-2, offset=np.zeros_like)
     monkeypatch.setitem(theories.THEORIES, "quadratic", fourth)
     means = np.exp(fourth.log_time(RATES, math.log(20), 0.01))
     events = np.full(len(RATES), 50.0)

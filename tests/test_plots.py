@@ -32,7 +32,7 @@ import plot_exit_axis
 import plot_histograms
 import plot_theory
 from sgnoise import plots, readers, stable, store
-from sgnoise.escape.theories import THEORIES, Theory
+from sgnoise.escape import theories as escape_theories
 from sgnoise.laws import LOOKS
 
 DRAWS = 600
@@ -469,18 +469,10 @@ def test_a_further_theory_is_drawn_by_its_entry_alone(
 ) -> None:
     pairs = [make_escape(tmp_path, dataset) for dataset in DATASETS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            THEORIES,
-            "quadratic",
-            Theory(
-                regressor=lambda rate: rate**-2,
-                offset=np.zeros_like,
-                label="quadratic",
-                formula=r"$\tau = c\,e^{k/\eta^2}$",
-                colour=plots.PURPLE,
-                line="-.",
-            ),
-        )
+        theory = escape_theories.Theory(regressor=lambda rate: rate**-2, offset=np.zeros_like)
+        patch.setitem(escape_theories.THEORIES, "quadratic", theory)
+        look = escape_theories.Look("quadratic", r"$\tau = c\,e^{k/\eta^2}$", plots.PURPLE, "-.")
+        patch.setitem(escape_theories.LOOKS, "quadratic", look)
         # Fitted to one of the data sets.
         table = pd.read_parquet(pairs[0][1])
         fourth = table[table["theory"] == "levy"].assign(theory="quadratic", exponent=0.001)
@@ -488,7 +480,7 @@ def test_a_further_theory_is_drawn_by_its_entry_alone(
         caught = catch_figures(patch)
         plot_escape_times.plot_escape_times(
             times_paths=[times for times, _ in pairs],
-            theories_paths=[theories for _, theories in pairs],
+            theories_paths=[fitted for _, fitted in pairs],
             batch_sizes=batch_sizes,
             png_path=str(tmp_path / "f.png"),
             pdf_path=str(tmp_path / "f.pdf"),

@@ -1,8 +1,8 @@
 """Theories of the mean escape time τ against the learning rate η, fitted to censored replicas.
 
 Each has two free parameters, a coefficient c and an exponent k, and is linear in (log c, k):
-log τ = log c + k·x(η) + o(η). A further one needs an entry of ``THEORIES`` and nothing else: it is
-fitted, tabulated and drawn like the others.
+log τ = log c + k·x(η) + o(η). A further one needs an entry of ``THEORIES`` and one of ``LOOKS`` and
+nothing else: it is fitted, tabulated and drawn like the others.
 
 The data are totals for each learning rate: ``events``, how many replicas escaped, and
 ``exposure``, the iterations of all replicas, escaped or not.
@@ -25,23 +25,15 @@ _LARGEST_STEP = 2.0  # in log τ at one standard deviation of x; keeps exp() in 
 
 @dataclass(frozen=True)
 class Theory:
-    """What a theory says about log τ, and how figures show it.
+    """What a theory says about log τ.
 
     Attributes:
         regressor: x(η), (rates,) to (rates,).
         offset: o(η), likewise.
-        label: name in legends.
-        formula: τ(η), as matplotlib's mathematical text.
-        colour: of its line, in hexadecimal digits.
-        line: style of its line, as matplotlib names it.
     """
 
     regressor: Callable[[np.ndarray], np.ndarray]
     offset: Callable[[np.ndarray], np.ndarray]
-    label: str
-    formula: str
-    colour: str
-    line: Literal["-", "--", "-.", ":"]
 
     def log_time(
         self,
@@ -57,34 +49,36 @@ class Theory:
         )
 
 
+@dataclass(frozen=True)
+class Look:
+    """A theory as readers see it, apart from ``Theory`` so that another colour refits nothing.
+
+    Attributes:
+        label: name in legends.
+        formula: τ(η), as matplotlib's mathematical text.
+        colour: of its line, in hexadecimal digits.
+        line: style of its line, as matplotlib names it.
+    """
+
+    label: str
+    formula: str
+    colour: str
+    line: Literal["-", "--", "-.", ":"]
+
+
 THEORIES = {
     # The paper's (Corollary 4.2; in iterations it predicts k = α).
-    "levy": Theory(
-        regressor=lambda rate: -np.log(rate),
-        offset=np.zeros_like,
-        label="Lévy",
-        formula=r"$\tau = c\,\eta^{-k}$",
-        colour="#0072b2",
-        line="-",
-    ),
+    "levy": Theory(regressor=lambda rate: -np.log(rate), offset=np.zeros_like),
     # Xie et al. (arXiv 2002.03495) without its prefactor.
-    "diffusion": Theory(
-        regressor=lambda rate: 1 / rate,
-        offset=np.zeros_like,
-        label="diffusion",
-        formula=r"$\tau = c\,e^{k/\eta}$",
-        colour="#d55e00",
-        line="--",
-    ),
+    "diffusion": Theory(regressor=lambda rate: 1 / rate, offset=np.zeros_like),
     # Kramers' law in iterations with its prefactor.
-    "kramers": Theory(
-        regressor=lambda rate: 1 / rate,
-        offset=lambda rate: -np.log(rate),
-        label="Kramers",
-        formula=r"$\tau = (c/\eta)\,e^{k/\eta}$",
-        colour="#009e73",
-        line=":",
-    ),
+    "kramers": Theory(regressor=lambda rate: 1 / rate, offset=lambda rate: -np.log(rate)),
+}
+
+LOOKS = {
+    "levy": Look("Lévy", r"$\tau = c\,\eta^{-k}$", "#0072b2", "-"),
+    "diffusion": Look("diffusion", r"$\tau = c\,e^{k/\eta}$", "#d55e00", "--"),
+    "kramers": Look("Kramers", r"$\tau = (c/\eta)\,e^{k/\eta}$", "#009e73", ":"),
 }
 
 # The theory that the others are compared with.
