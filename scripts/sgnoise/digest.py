@@ -800,8 +800,8 @@ def _installed(module: str) -> Iterator[Path]:
     """The files of the installed package that has a module; it is not imported."""
     spec = importlib.util.find_spec(module.partition(".")[0])
     if spec is not None:
-        for place in spec.submodule_search_locations or []:
-            yield from sorted(Path(place).rglob("*.py"))
+        for folder in spec.submodule_search_locations or []:
+            yield from sorted(Path(folder).rglob("*.py"))
         if spec.origin is not None and not spec.submodule_search_locations:
             yield Path(spec.origin)
 

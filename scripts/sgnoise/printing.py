@@ -90,13 +90,13 @@ def failure(name: str, ended: str, logs: Sequence[str]) -> str:
     """
     logs = [path for path in logs if Path(path).is_file()]
     if words := next(filter(None, map(last_words, logs)), ""):
-        told, place = words, "log, with the traceback"
+        told, heading = words, "log, with the traceback"
     elif logs:
-        told, place = f"{ended} Its log ends without an error.", "log"
+        told, heading = f"{ended} Its log ends without an error.", "log"
     else:
         # The script stopped while it was loading, as it does where a package is missing.
-        told, place = f"{ended} It opened no log; what it printed is kept by 2> FILE.", ""
-    lines = [*told.strip().splitlines(), *([f"{place}: {', '.join(logs)}"] if logs else [])]
+        told, heading = f"{ended} It opened no log; what it printed is kept by 2> FILE.", ""
+    lines = [*told.strip().splitlines(), *([f"{heading}: {', '.join(logs)}"] if logs else [])]
     return f"{name} failed: " + "\n  ".join(lines)
 
 

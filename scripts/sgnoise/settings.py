@@ -279,9 +279,9 @@ def _complete_shown(settings: dict[str, Any]) -> None:
             settings[kind][name] = content
     if settings["escape"] is None:
         settings["figures"]["escape"] = None
-    for figure in ("decay", "histograms", "alpha_by_network", "alpha_by_layer"):
-        content = settings["figures"][figure]
-        if content is not None and "batch_size" not in content:
+    for figure, content in settings["figures"].items():
+        # Figures 1 and 6 are of the batch sizes of escapes, not of one at which runs are measured.
+        if figure != "escape" and content is not None and "batch_size" not in content:
             names = [
                 name
                 for value in content.values()
