@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
+import re
+import socket
 import tarfile
 import zipfile
 from pathlib import Path
@@ -118,7 +121,7 @@ def test_images_are_scaled_and_cut(tmp_path: Path) -> None:
     assert dataset.input_shape == (3, 10, 10)
     # The middle of the wide picture is all red.
     assert (dataset.train_inputs[0] == np.array([255, 0, 0])[:, None, None]).all()
-    with pytest.raises(ValueError, match=r"a/1.png is \(20, 40\), b/1.jpg is \(31, 16\) .*imag"):
+    with pytest.raises(ValueError, match=r"a/1.png is \(20, 40\), .*b/1.jpg is \(31, 16\) .*imag"):
         prepare(spec, seed=1)
 
 
@@ -130,6 +133,314 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     path = write(tmp_path / "mine", files, "folder")
     dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
     assert dataset.train_inputs[:, :, 0, 0].tolist() == [[77, 77, 77], [1, 2, 3]]
+
+
+def saved(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def of_one_picture(tmp_path: Path, content: bytes, suffix: str, **settings: Any) -> np.ndarray:
+    """What becomes of a picture, (3, height, width), read beside one that is 8 x 4 and black."""
+    black = saved(Image.new("RGB", (8, 4)))
+    write(tmp_path / "mine", {f"a/1.{suffix}": content, "b/1.png": black}, "folder")
+    spec = {"source": "image_folder", "path": str(tmp_path / "mine"), **settings}
+    return prepare(spec, seed=1).train_inputs[0]
+
+
+RAMP = np.linspace(0, 1, 32).reshape(4, 8)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("TIF", "TIFF")])
+def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path, suffix: str, kind: str) -> None:
+    values = (RAMP * 65535).astype(np.uint16)
+    found = of_one_picture(tmp_path, saved(Image.fromarray(values), kind), suffix)
+    np.testing.assert_array_equal(found, np.broadcast_to(values >> 8, (3, 4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.fromarray((RAMP * 4095).astype(np.uint16)), "mine: no value of its 16-bit images"),
+        (Image.fromarray(RAMP.astype(np.float32)), "a/1.tif: its pixels are floating-point"),
+        (Image.fromarray((RAMP * 9).astype(np.int32)), "a/1.tif: its pixels are 32-bit whole"),
+    ],
+)
+def test_pixels_whose_range_is_open_are_refused(
+    tmp_path: Path, image: Image.Image, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        of_one_picture(tmp_path, saved(image, "TIFF"), "tif")
+
+
+def test_palettes_and_colours_of_print_become_rgb(tmp_path: Path) -> None:
+    plain = Image.new("RGB", (8, 4), (255, 0, 0))
+    for number, (image, kind) in enumerate(
+        [(plain.quantize(4), "PNG"), (plain.convert("CMYK"), "TIFF"), (plain.convert("P"), "TIFF")]
+    ):
+        found = of_one_picture(tmp_path / str(number), saved(image, kind), kind.lower())
+        np.testing.assert_array_equal(found[:, 0, 0], [255, 0, 0])
+
+
+def test_what_is_transparent_becomes_white(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clear = Image.new("RGBA", (8, 4), (7, 8, 9, 0))
+    clear.paste((10, 20, 30, 255), (0, 0, 4, 4))
+    grey = Image.new("LA", (8, 4), (0, 0))
+    caplog.set_level("INFO")
+    found = of_one_picture(tmp_path / "rgba", saved(clear), "png")
+    np.testing.assert_array_equal(found[:, 0, 0], [10, 20, 30])
+    np.testing.assert_array_equal(found[:, 0, 7], [255, 255, 255])
+    assert (of_one_picture(tmp_path / "la", saved(grey), "png") == 255).all()
+    indexed = clear.convert("RGB").quantize(4)
+    content = saved(indexed, transparency=indexed.getpixel((7, 0)))
+    found = of_one_picture(tmp_path / "p", content, "png")
+    np.testing.assert_array_equal(found[:, 0, 7], [255, 255, 255])
+    assert "transparent pixels of 1 images become white" in caplog.text
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("webp", "WEBP"), ("tiff", "TIFF")])
+def test_several_frames_are_refused(tmp_path: Path, suffix: str, kind: str) -> None:
+    frames = [Image.new("RGB", (8, 4), (shade, 0, 0)) for shade in (0, 100, 200)]
+    content = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf"a/1.{suffix}: 3 frames or pages, .*save the one"):
+        of_one_picture(tmp_path, content, suffix)
+
+
+def test_photographs_with_more_behind_them_are_read(tmp_path: Path) -> None:
+    grey = [Image.new("RGB", (8, 4), (shade,) * 3) for shade in (90, 0)]
+    content = saved(grey[0], "MPO", save_all=True, append_images=grey[1:])
+    assert (of_one_picture(tmp_path, content, "jpg") == 90).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(Image.fromarray(pixels), exif=exif)
+    files = {"train/a/1.png": content, "train/b/1.png": picture(1, (6, 6))}
+    write(tmp_path / "mine", files, "folder")
+    spec = {"path": str(tmp_path / "mine"), "image_size": 6}
+    turned = [
+        pixels,
+        pixels[:, ::-1],
+        pixels[::-1, ::-1],
+        pixels[::-1],
+        pixels.transpose(1, 0, 2),
+        pixels.transpose(1, 0, 2)[:, ::-1],
+        pixels[::-1, ::-1].transpose(1, 0, 2),
+        pixels.transpose(1, 0, 2)[::-1],
+    ][orientation - 1]
+    found = prepare({"source": "image_folder", **spec}, seed=1).train_inputs[0]
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), turned)
+
+
+def test_imagenet_stays_as_it_lies(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = saved(Image.fromarray(pixels_of(picture(0)).transpose(1, 2, 0)), exif=exif)
+    files = {"train/a/1.png": content, "train/b/1.png": picture(1)}
+    write(tmp_path / "mine", files, "folder")
+    spec = {"source": "imagenet", "path": str(tmp_path / "mine"), "image_size": 7}
+    np.testing.assert_array_equal(
+        prepare(spec, seed=1).train_inputs[0], pixels_of(picture(0))[:, :7, :7]
+    )
+
+
+def test_images_too_large_for_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = saved(Image.new("1", (2000, 1500)))
+    for number, limit in enumerate((2_000_000, 1_000_000)):  # Pillow's warning, and its error
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match=r"a/1.png: refused: .* decompression bomb") as caught:
+            of_one_picture(tmp_path / str(number), content, "png", image_size=8)
+        assert type(caught.value) is ValueError
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    thread = saved(Image.new("RGB", (1, 9000)))
+    with pytest.raises(ValueError, match=r"1 x 9000 pixels are too narrow: .* 8 x 72000"):
+        of_one_picture(tmp_path / "thread", thread, "png", image_size=8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    fits = of_one_picture(tmp_path / "fits", saved(Image.new("L", (30, 30))), "png", image_size=8)
+    assert fits.shape == (3, 8, 8)
+
+
+# --- Folders and archives as people have them ----------------------------------------------------
+
+
+LEFT_BEHIND = [
+    ".ipynb_checkpoints/1.png",
+    "__MACOSX/cat/._1.png",
+    "cat/._000.png",
+    "cat/Thumbs.db",
+    ".DS_Store",
+    "@eaDir/1.png",
+    "cat/.git/1.png",
+]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "w"])
+def test_what_systems_leave_behind_is_no_class(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = layout({"cat": 3, "dog": 3})
+    others = {name: picture(99) for name in LEFT_BEHIND}
+    path = write(tmp_path / "mine", files | others, kind)
+    caplog.set_level("INFO")
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    assert dataset.description["class_names"] == ["cat", "dog"]
+    assert dataset.size("train") == 6
+    assert "mine: hidden, left out: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("TRAIN", "test"),
+        ("training", "testing"),
+        ("Training", "VAL"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train-images", "Validation"),
+        ("trainset", "eval"),
+    ],
+)
+def test_parts_have_many_names(tmp_path: Path, train: str, test: str) -> None:
+    counts = {f"{train}/cat": 3, f"{train}/dog": 2, f"{test}/cat": 2, f"{test}/dog": 1}
+    path = write(tmp_path / "mine", layout(counts), "folder")
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    assert dataset.description["class_names"] == ["cat", "dog"]
+    assert (dataset.size("train"), dataset.size("test")) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"train": 3, "bus": 3},  # vehicles
+        {"test": 3, "rest": 3},
+        {"night_train": 2, "train_station": 3},
+        {"bus/red": 2, "night_train/blue": 3},
+    ],
+)
+def test_classes_may_be_called_as_parts(tmp_path: Path, counts: dict[str, int]) -> None:
+    path = write(tmp_path / "mine", layout(counts), "folder")
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    assert dataset.description["class_names"] == sorted(name.split("/")[0] for name in counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"Train/a": 1, "train/b": 1}, "folders Train, train are the same part"),
+        ({"test/a": 1, "val/a": 1}, "a test part, .* but no folder 'train' beside it"),
+        ({"test/a": 2, "other/a": 1, "other/b": 1}, "a test part, test, but no folder 'train'"),
+        ({"a/train": 1, "a/test": 1, "b/train": 1, "b/test": 1}, "lie within each class"),
+        ({"train/a": 2, "train/b": 2, "test/A": 1}, "the training part lacks: A; it has a, b"),
+    ],
+)
+def test_layouts_that_mean_something_else_are_explained(
+    tmp_path: Path, counts: dict[str, int], message: str
+) -> None:
+    path = write(tmp_path / "mine", layout(counts), "folder")
+    with pytest.raises(ValueError, match=message):
+        prepare({"source": "image_folder", "path": str(path)}, seed=1)
+
+
+def test_what_is_no_image_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = layout({"cat": 2, "dog": 2}) | {"cat/2.gif": b"x", "bird/notes.txt": b"x"}
+    files |= {"cat/9.PNG": picture(9), "dog/9.Jpeg": picture(9, suffix="JPEG")}
+    path = write(tmp_path / "mine", files, "folder")
+    (path / "horse").mkdir()
+    dataset = prepare({"source": "image_folder", "path": str(path)}, seed=1)
+    assert dataset.size("train") == 6
+    assert dataset.description["class_names"] == ["cat", "dog"]
+    assert "2 files that are no images, left out ({'.txt': 1, '.gif': 1}): bird/n" in caplog.text
+    assert "folders without images, no classes: bird, horse" in caplog.text
+
+
+def test_links_in_a_circle_and_twice_to_a_folder_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine", layout({"cat": 2, "dog": 2}), "folder")
+    spec = {"source": "image_folder", "path": str(path)}
+    expected = prepare(spec, seed=1)
+    for target in (path, path / "dog"):
+        (path / "dog" / "again").symlink_to(target)
+        with pytest.raises(ValueError, match=r"refused: .*again and .* are one folder"):
+            prepare(spec, seed=1)
+        (path / "dog" / "again").unlink()
+    # A link to what lies elsewhere is as good as a folder.
+    (path / "dog").rename(tmp_path / "elsewhere")
+    (path / "dog").symlink_to(tmp_path / "elsewhere")
+    assert prepare(spec, seed=1).digest == expected.digest
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to nothing", "pipe as a whole"])
+def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "mine", layout({"cat": 2, "dog": 2}), "folder")
+    wrong = path / "cat" / "2.png"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(wrong))
+    elif kind == "link to nothing":
+        wrong.symlink_to(tmp_path / "nothing")
+    else:
+        os.mkfifo(wrong)
+    spec = {"source": "image_folder", "path": str(wrong if kind == "pipe as a whole" else path)}
+    with pytest.raises(ValueError, match=r"cat/2\.png: (refused: )?neither a f"):
+        prepare(spec, seed=1)
+
+
+def test_a_class_of_one_image_stays_for_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "mine", layout({"a": 1, "b": 1, "c": 8, "d": 1}), "folder")
+    spec = {"source": "image_folder", "path": str(path), "test_fraction": 0.5}
+    for seed in range(5):
+        dataset = prepare(spec, seed=seed)
+        assert set(dataset.train_targets.tolist()) == {0, 1, 2, 3}
+        assert dataset.size("train") + dataset.size("test") == 11
+    assert "classes have too few samples for a test part of 0.5" in caplog.text
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    files = layout({"cat": 3, "dog": 3})
+    whole = {
+        kind: write(tmp_path / f"whole{number}", files, kind).read_bytes()
+        for number, kind in enumerate(["w", "w:gz", "w:xz", "zip"])
+    }
+    two = {"w": 2 * 1024, "w:gz": len(whole["w:gz"]) // 2, "w:xz": len(whole["w:xz"]) // 2}
+    damaged = {
+        "between.tar": whole["w"][: two["w"]],
+        "in_a_file.tar": whole["w"][:700],
+        "in_a_header.tar": whole["w"][: two["w"] + 100],
+        "header.tar": whole["w"][: two["w"]] + b"x" * 512 + whole["w"][two["w"] + 512 :],
+        "joined.tar": whole["w"] + whole["w"],
+        "cut.tar.gz": whole["w:gz"][: two["w:gz"]],
+        "cut.tar.xz": whole["w:xz"][: two["w:xz"]],
+        "cut.zip": whole["zip"][:-100],
+        "changed.zip": whole["zip"].replace(files["cat/000.png"][-40:], b"x" * 40),
+        "empty.tar": b"",
+        "no_archive.tar": b"x" * 1000,
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(name)) as caught:
+            prepare({"source": "image_folder", "path": str(tmp_path / name)}, seed=1)
+        assert type(caught.value) is ValueError, name
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        for name in ("a/1.png", "b/1.png", "./a/1.png"):
+            member = tarfile.TarInfo(name)
+            archive.addfile(member, io.BytesIO())
+    with pytest.raises(ValueError, match=r"0.tar: refused: the member './a/1.png' is there twice"):
+        prepare({"source": "image_folder", "path": str(tmp_path / "0.tar")}, seed=1)
 
 
 def test_given_statistics_replace_those_of_the_data(tmp_path: Path) -> None:
@@ -161,7 +472,7 @@ def test_large_images_are_decoded_to_a_scratch_file(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a/1.txt": b"x"}, "no images; known are .bmp"),
+        ({"a/1.txt": b"x"}, "no images among 1 files; known are .bmp"),
         ({"a/1.png": picture(0), "2.png": picture(1)}, "2.png lies in no folder of a class"),
         ({"train/1.png": picture(0), "test/a/1.png": picture(1)}, "lies in no folder of a class"),
         ({"a/1.png": picture(0), "a/2.png": picture(1)}, "one class only, 'a'"),
@@ -409,3 +720,29 @@ def test_captions_become_tokens_of_clip() -> None:
     assert (tokens == 49407).sum() == 2
     assert tokens.max() == images.CLIP_VOCABULARY - 1
     assert (tokens[1, 3:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        ("txt", "größe".encode("latin-1"), r"0.tar: 1.txt: not UTF-8: .*save it as UTF-8"),
+        ("txt", b" \n", r"0.tar: 1.txt: no text"),
+        ("json", b"{", r"0.tar: 1.json: not JSON: .*write it again"),
+        ("json", b"[1]", r"0.tar: 1.json: no text under 'caption'"),
+        ("JSON", b'{"caption": 3}', r"0.tar: 1.JSON: no text under 'caption'"),
+    ],
+)
+def test_wrong_captions_are_explained(
+    tmp_path: Path, suffix: str, content: bytes, message: str
+) -> None:
+    shard(tmp_path / "0.tar", {"1": {"jpg": picture(1, suffix="JPEG"), suffix: content}})
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare({"source": "webdataset", "shards": [str(tmp_path / "0.tar")]}, seed=1)
+    assert type(caught.value) is ValueError
+
+
+def test_a_shard_named_twice_is_read_once(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", {"1": captioned(1)})
+    (tmp_path / "1.tar").symlink_to(tmp_path / "0.tar")
+    whole, again = str(tmp_path / "0.tar"), str(tmp_path / "." / ".." / tmp_path.name / "0.tar")
+    assert images.shard_paths([whole, again, f"{tmp_path}/*.tar"]) == [whole]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sgnoise.data import sources
 from sgnoise.data.downloads import RemoteFile
+from sgnoise.data.reading import held_back_rows, stratified
 from sgnoise.data.sources import prepare
 
 DIGITS = {"source": "bundled", "name": "digits", "form": "image", "test_fraction": 0.2}
@@ -69,10 +70,14 @@ def test_the_split_takes_the_same_share_of_every_class(
     wanted = int(np.ceil(len(targets) * fraction))
     if wanted >= len(targets):
         return
-    chosen = sources._test_rows(targets, fraction, np.random.default_rng(seed))
+    chosen = stratified(targets, wanted, np.random.default_rng(seed))
     assert chosen.sum() == wanted
     taken = np.bincount(targets[chosen], minlength=len(counts))
     assert (np.abs(taken - np.array(counts) * wanted / len(targets)) < 1 + 1e-9).all()
+    held_back = held_back_rows(targets, fraction, seed)
+    # No class is lost to the training, and no more than that is changed.
+    assert (np.bincount(targets[~held_back], minlength=len(counts)) > 0).all()
+    assert wanted - len(counts) <= held_back.sum() <= wanted
 
 
 def test_the_split_depends_on_the_seed_alone() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import logging
+import lzma
 import os
 import pickle
 import tarfile
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,37 +207,82 @@ class Archive:
     """The files of a folder, or of a tar or zip file, which is read without unpacking it.
 
     Nothing is ever written, so that no member can land outside a folder; an archive that tries
-    (an absolute name, ``..``, a link) is refused as a whole.
+    (an absolute name, ``..``, a link) is refused as a whole, as is one that is cut or holds a name
+    twice. Of a folder only regular files are opened, links to them included. What systems and
+    programs leave in folders of data (``.DS_Store``, ``.ipynb_checkpoints``, ``__MACOSX``,
+    ``Thumbs.db``; whatever begins with a dot) is not among the files.
 
     Args:
         path: the folder or file.
 
+    Attributes:
+        path: as given.
+        hidden: the names of what was left out so: files, and folders as a whole.
+        folders: the names of all folders that are not hidden.
+
     Raises:
-        ValueError: neither, or a member that would leave the archive's folder.
+        ValueError: neither, damaged, or a member that is no file or would leave the archive's
+            folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.hidden: list[str] = []
+        self.folders: list[str] = []
         self._tar: tarfile.TarFile | None = None
         self._zip: zipfile.ZipFile | None = None
         self._members: dict[str, Any] = {}
         try:
-            self._list()
-        except BaseException:
+            if path.is_dir():
+                self._list_folder()
+            elif path.is_file():
+                self._list_file()
+            else:
+                raise ValueError(f"{path}: neither a folder nor a tar or zip file")
+        except BaseException as error:
             self.close()
+            if isinstance(error, _DAMAGE):
+                raise ValueError(f"{path}: cannot be read: {error}; {_FETCH_AGAIN}") from error
             raise
 
-    def _list(self) -> None:
-        if self.path.is_dir():
-            for folder, folders, names in os.walk(self.path, followlinks=True):
-                folders.sort()
-                for name in sorted(names):
-                    file = Path(folder) / name
-                    self._members[file.relative_to(self.path).as_posix()] = file
-        elif self.path.is_file() and tarfile.is_tarfile(self.path):
+    def _list_folder(self) -> None:
+        reached: dict[str, str] = {}
+        waiting = [str(self.path)]
+        while waiting:
+            folder = waiting.pop()
+            # Two ways into one folder give its files twice, and a way into itself no end of them.
+            real = os.path.realpath(folder)
+            if real in reached:
+                raise ValueError(
+                    f"{self.path}: refused: {folder} and {reached[real]} are one folder, which a "
+                    "link leads to twice; remove the link"
+                )
+            reached[real] = folder
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            inside = []
+            for entry in entries:
+                name = Path(entry.path).relative_to(self.path).as_posix()
+                if _is_hidden((entry.name,)):
+                    self.hidden.append(name)
+                elif entry.is_dir():
+                    self.folders.append(name)
+                    inside.append(entry.path)
+                elif entry.is_file():
+                    self._members[name] = Path(entry.path)
+                else:
+                    raise ValueError(
+                        f"{entry.path}: refused: neither a file nor a folder, but a device, a "
+                        "pipe, a socket, or a link to nothing; remove it"
+                    )
+            waiting += reversed(inside)
+
+    def _list_file(self) -> None:
+        if tarfile.is_tarfile(self.path):
             self._tar = tarfile.open(self.path)  # noqa: SIM115
             for member in self._tar:
                 self._add(member.name, member, file=member.isreg(), folder=member.isdir())
+            self._check_end(self._tar)
         elif zipfile.is_zipfile(self.path):
             self._zip = zipfile.ZipFile(self.path)
             for entry in self._zip.infolist():
@@ -244,7 +291,32 @@ class Archive:
                 is_folder = entry.is_dir()
                 self._add(entry.filename, entry, file=not (is_folder or link), folder=is_folder)
         else:
-            raise ValueError(f"{self.path}: neither a folder nor a tar or zip file")
+            with open(self.path, "rb") as file:
+                begun = file.read(4) == b"PK\x03\x04"
+            if begun:
+                raise ValueError(f"{self.path}: a zip file without its end; {_FETCH_AGAIN}")
+            raise ValueError(
+                f"{self.path}: neither a folder nor a tar or zip file, or damaged at its start"
+            )
+
+    def _check_end(self, tar: tarfile.TarFile) -> None:
+        """A tar file ends with blocks of zeros; where it is cut, tarfile just stops."""
+        stream = tar.fileobj
+        assert stream is not None, "the file is open"
+        stream.seek(tar.offset)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            last = next(reversed(self._members), "its start")
+            raise ValueError(
+                f"{self.path}: cut after {last}: there is no end-of-archive mark; {_FETCH_AGAIN}"
+            )
+        while block:
+            if block.count(0) < len(block):
+                raise ValueError(
+                    f"{self.path}: something else follows after {len(self._members)} files, at "
+                    f"byte {tar.offset}: damaged, or several tar files in one; {_FETCH_AGAIN}"
+                )
+            block = stream.read(_BLOCK_BYTES)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -263,16 +335,37 @@ class Archive:
         """The names of all files, in the order in which they lie (and are read fastest)."""
         return list(self._members)
 
+    def place(self, name: str) -> str:
+        """Where a file is, for messages."""
+        return f"{self.path}: {name}" if self._tar or self._zip else str(self.path / name)
+
     def read(self, name: str) -> bytes:
-        """The content of one file."""
+        """The content of one file.
+
+        Raises:
+            ValueError: it is damaged, locked by a password, or larger than any sample is.
+        """
         member = self._members[name]
-        if self._tar is not None:
-            stream = self._tar.extractfile(member)
-            assert stream is not None, "only regular files are members"
-            return stream.read()
-        if self._zip is not None:
-            return self._zip.read(member)
-        return Path(member).read_bytes()
+        try:
+            if self._tar is not None:
+                size = member.size
+            elif self._zip is not None:
+                size = member.file_size
+            else:
+                size = member.stat().st_size
+            if size > _LARGEST_MEMBER_BYTES:
+                raise ValueError(
+                    f"{self.place(name)}: refused: it has {size} bytes, and no sample is that large"
+                )
+            if self._tar is not None:
+                stream = self._tar.extractfile(member)
+                assert stream is not None, "only regular files are members"
+                return stream.read()
+            if self._zip is not None:
+                return self._zip.read(member)
+            return Path(member).read_bytes()
+        except _DAMAGE as error:
+            raise ValueError(f"{self.place(name)}: cannot be read: {error}") from error
 
     def _add(self, name: str, member: object, *, file: bool, folder: bool) -> None:
         clean = PurePosixPath(name.replace("\\", "/"))
@@ -280,8 +373,36 @@ class Archive:
             raise ValueError(f"{self.path}: refused: the member {name!r} leaves its folder")
         if not (file or folder):
             raise ValueError(f"{self.path}: refused: the member {name!r} is a link or a device")
-        if file:
+        if _is_hidden(clean.parts):
+            self.hidden.append(clean.as_posix())
+        elif folder:
+            self.folders.append(clean.as_posix())
+        elif clean.as_posix() in self._members:
+            raise ValueError(
+                f"{self.path}: refused: the member {name!r} is there twice; pack it again"
+            )
+        else:
             self._members[clean.as_posix()] = member
+
+
+# What the readers of archives raise at damaged ones (of RuntimeError: a password is needed).
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile),
+    *(zlib.error, lzma.LZMAError),
+)
+_FETCH_AGAIN = "fetch or copy it again, or pack it anew"
+_LARGEST_MEMBER_BYTES = 2**30
+# Names, in lower case, of what systems leave behind besides the names with a dot at the start.
+_LEFT_BEHIND = frozenset(
+    {
+        *("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recycle.bin"),
+        *("system volume information", "lost+found", "__pycache__"),
+    }
+)
+
+
+def _is_hidden(parts: tuple[str, ...]) -> bool:
+    return any(part.startswith(".") or part.casefold() in _LEFT_BEHIND for part in parts)
 
 
 class _ArraysOnly(pickle.Unpickler):

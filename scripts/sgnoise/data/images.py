@@ -7,18 +7,22 @@ import hashlib
 import io
 import json
 import logging
+import math
+import os
+import re
+import struct
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sgnoise import seeds
 from sgnoise.data.downloads import (
     Archive,
     RemoteFile,
@@ -27,7 +31,7 @@ from sgnoise.data.downloads import (
     obtain,
     read_pickle,
 )
-from sgnoise.data.reading import Raw, Workspace, stratified, subset_rows
+from sgnoise.data.reading import Raw, Workspace, held_back_rows, subset_rows
 from sgnoise.messages import unknown_name
 
 logger = logging.getLogger("sgnoise")
@@ -40,8 +44,17 @@ STATISTICS = {
 }
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
+# Names of the folders of parts, in any case: the best known first.
+_TRAIN_FOLDERS = ("train", "training")
+_TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
+_PART = re.compile(
+    rf"(?P<prefix>(?:.*[ _.-])?)(?P<part>{'|'.join((*_TRAIN_FOLDERS, *_TEST_FOLDERS))})"
+    r"(?:[ _.-]?(?:set|data|images?|part|split))?"
+)
 _CHUNK = 256
+# 16-bit images lose all but their upper 8 bits. Below this share of the range fewer than 64 levels
+# would be left, as of 12-bit values that were not scaled up.
+_LOWEST_TOP = 0.25
 
 _CINIC10 = RemoteFile(
     "CINIC-10.tar.gz",
@@ -189,8 +202,9 @@ def read_image_folder(
     """Images in a folder a class, or in a tar or zip file of one.
 
     The layout is ``<class>/<file>`` or ``train/<class>/<file>`` with a test part beside it
-    (``test``, or else ``val``, ``valid`` or ``validation``), below any folders that all files
-    share. All images become RGB.
+    (``test``, or else ``val``, ``valid`` or ``validation``, in any case, and with the likes of
+    ``_set`` behind it), below any folders that all files share. All images become RGB bytes, the
+    right way up as their EXIF says; what is transparent becomes white; of 16 bits the upper 8 stay.
 
     Args:
         workspace: see there.
@@ -203,7 +217,8 @@ def read_image_folder(
         normalisation: see ``statistics_of``.
 
     Raises:
-        ValueError: nothing there, another layout, other content, or a file that is no image.
+        ValueError: nothing there, another layout, other content, or a file that is no image or
+            whose meaning is open: floating-point or 32-bit pixels, several frames or pages.
     """
     found = Path(path)
     if sha256 is not None:
@@ -229,6 +244,7 @@ def read_image_folder(
         subset=subset,
         test_fraction=test_fraction,
         normalisation=normalisation,
+        upright=True,
     )
 
 
@@ -266,7 +282,8 @@ def read_imagenet(
     Args:
         workspace: see there.
         path: folder with ``train/<class>/<file>.JPEG`` and, if there is to be a test part,
-            ``val/<class>/<file>.JPEG``.
+            ``val/<class>/<file>.JPEG``. The images stay as they lie, whatever their EXIF says, as
+            the networks with published weights were trained and measured.
         image_size: side in pixels: the shorter side is scaled to 8/7 of it, and the middle cut out.
         subset: how many images of each part, the same share of each class; None: all.
         normalisation: see ``statistics_of``.
@@ -333,14 +350,14 @@ def read_webdataset(
     nowhere = np.zeros(len(samples), np.int64)
     train, test = _parts(nowhere, None, subset, test_fraction, workspace)
     parts = {}
+    seen = _Seen(str(list(shards)))
     captions: dict[str, list[str]] = {}
     for part, rows in (("train", train), ("test", test)):
         captions[part] = []
         chosen = [samples[row] for row in rows]
         contents = _shard_contents(chosen, captions[part])
-        parts[part] = _decoded(
-            contents, len(chosen), workspace, part, size=image_size, margin=1.0, seen={}
-        )
+        parts[part] = _decoded(contents, len(chosen), workspace, part, size=image_size, seen=seen)
+    seen.check()
     tokens = {part: clip_tokens(texts) for part, texts in captions.items()}
     return Raw(
         kind="image_text",
@@ -393,12 +410,12 @@ def statistics_of(
 
 
 def shard_paths(shards: Sequence[str]) -> list[str]:
-    """The files that names and patterns stand for, sorted.
+    """The files that names and patterns stand for, sorted, each once.
 
     Raises:
         ValueError: a name or pattern stands for none.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for shard in shards:
         paths = sorted(glob.glob(shard))
         if not paths:
@@ -406,8 +423,9 @@ def shard_paths(shards: Sequence[str]) -> list[str]:
                 f"{shard}: no such shards (relative paths start at {Path.cwd()}); put the tar "
                 "files that img2dataset wrote (output_format webdataset) there"
             )
-        found |= dict.fromkeys(paths)
-    return list(found)
+        for path in paths:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
 
 
 def _pinned(path: Path, sha256: str, workspace: Workspace) -> Path:
@@ -436,13 +454,16 @@ def _read_classes(
     subset: dict[str, int] | None,
     test_fraction: float = 0.0,
     normalisation: str,
+    upright: bool = False,
 ) -> Raw:
     statistics = statistics_of(normalisation)
     with Archive(path) as archive:
-        train, test = _layout(archive.names, path)
-        class_names = sorted({entry[0] for entry in (*train, *(test or []))})
+        train, test = _layout(archive)
+        class_names = sorted({entry[0] for entry in train})
         if len(class_names) < 2:
-            raise ValueError(f"{path}: one class only, {class_names[0]!r}")
+            raise ValueError(
+                f"{path}: one class only, {class_names[0]!r}; each class is a folder of images"
+            )
         number = {name: index for index, name in enumerate(class_names)}
         targets = np.array([number[entry[0]] for entry in train], np.int64)
         test_targets = None
@@ -452,18 +473,24 @@ def _read_classes(
         if test is None or test_targets is None:
             test, test_targets = train, targets
         position = {name: index for index, name in enumerate(archive.names)}
-        seen: dict[tuple[int, int], str] = {}
+        seen = _Seen(str(path))
 
         def part(name: str, entries: list[tuple[str, str]], chosen: np.ndarray) -> np.ndarray:
             files = [entries[row][1] for row in chosen]
             # In the order in which they lie: a packed file can only be read forwards.
             order = sorted(range(len(files)), key=lambda index: position[files[index]])
-            contents = ((index, files[index], archive.read(files[index])) for index in order)
+            contents = (
+                (index, archive.place(files[index]), archive.read(files[index])) for index in order
+            )
             return _decoded(
-                contents, len(files), workspace, name, size=image_size, margin=margin, seen=seen
+                *(contents, len(files), workspace, name),
+                size=image_size,
+                seen=seen,
+                margin=margin,
+                upright=upright,
             )
 
-        return Raw(
+        raw = Raw(
             kind="image",
             inputs=part("train", train, rows),
             targets=targets[rows],
@@ -472,40 +499,42 @@ def _read_classes(
             test=(part("test", test, test_rows), test_targets[test_rows]),
             statistics=statistics,
         )
+    seen.check()
+    return raw
 
 
-def _layout(
-    names: Iterable[str], where: Path
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]] | None]:
+def _layout(archive: Archive) -> tuple[list[tuple[str, str]], list[tuple[str, str]] | None]:
     """Class and name of each image of the training and the test part, sorted.
 
     The test part is None where there is no such folder.
     """
-    names = list(names)
-    files = [PurePosixPath(name).parts for name in names]
+    where, names = archive.path, archive.names
+    if archive.hidden:
+        logger.info("%s: hidden, left out: %s", where, _some(archive.hidden))
     pairs = [
-        (parts, name)
-        for parts, name in zip(files, names, strict=True)
-        if parts[-1].lower().endswith(_SUFFIXES) and not parts[-1].startswith(".")
+        (PurePosixPath(name).parts, name) for name in names if name.lower().endswith(_SUFFIXES)
     ]
-    if len(pairs) < len(names):
-        logger.info("%s: %d files that are no images", where, len(names) - len(pairs))
     if not pairs:
-        raise ValueError(f"{where}: no images; known are {', '.join(_SUFFIXES)}")
+        raise ValueError(
+            f"{where}: no images among {len(names)} files; known are {', '.join(_SUFFIXES)}"
+        )
+    _log_what_is_no_image(archive, {name for _, name in pairs})
     while len({parts[0] for parts, _ in pairs}) == 1 and min(len(p) for p, _ in pairs) > 2:
         pairs = [(parts[1:], name) for parts, name in pairs]
     folders = Counter(parts[0] for parts, _ in pairs)
     train, held_back = pairs, pairs[:0]
-    if "train" in folders:
-        # ImageNet's test part has no classes, so it is none here.
-        classed = {parts[0] for parts, _ in pairs if len(parts) > 2}
-        test = next((folder for folder in _TEST_FOLDERS if folder in classed), None)
-        others = {name: count for name, count in folders.items() if name not in ("train", test)}
+    train_folder, test_folder = _part_folders(pairs, where)
+    if train_folder is not None:
+        others = {
+            name: count
+            for name, count in folders.items()
+            if name not in (train_folder, test_folder)
+        }
         if others:
             logger.warning("%s: neither training nor test part, passed over: %s", where, others)
         train, held_back = (
             [(parts[1:], name) for parts, name in pairs if parts[0] == folder]
-            for folder in ("train", test)
+            for folder in (train_folder, test_folder)
         )
     for parts, name in (*train, *held_back):
         if len(parts) < 2:
@@ -516,7 +545,98 @@ def _layout(
     by_class, test_by_class = (
         sorted((parts[0], name) for parts, name in entries) for entries in (train, held_back)
     )
+    _check_classes(by_class, test_by_class, where)
     return by_class, test_by_class or None
+
+
+def _log_what_is_no_image(archive: Archive, images: set[str]) -> None:
+    others = [name for name in archive.names if name not in images]
+    if others:
+        kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in others)
+        # A picture of a kind that is not read is a sample less; a list of names is not.
+        pictures = kinds.keys() & Image.registered_extensions().keys()
+        logger.log(
+            logging.WARNING if pictures else logging.INFO,
+            "%s: %d files that are no images, left out (%s): %s",
+            *(archive.path, len(others), dict(kinds), _some(others)),
+        )
+    full = {str(folder) for name in images for folder in PurePosixPath(name).parents}
+    empty = sorted(set(archive.folders) - full)
+    if empty:
+        logger.warning("%s: folders without images, no classes: %s", archive.path, _some(empty))
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _part_folders(
+    pairs: Sequence[tuple[tuple[str, ...], str]], where: Path
+) -> tuple[str | None, str | None]:
+    """The folders of the training and of the test part; None where there is none.
+
+    A folder of a part has folders of classes in it: without them it is a class of that name.
+    """
+    roles: dict[str, re.Match[str]] = {}
+    inner: dict[str, set[str]] = {}
+    for parts, _ in pairs:
+        found = _PART.fullmatch(parts[0].casefold())
+        if len(parts) > 2:
+            inner.setdefault(parts[0], set()).add(parts[1])
+        if found is not None:
+            roles.setdefault(parts[0], found)
+    # "seg_train" is a part beside "seg_test" only.
+    parts_of: dict[str, dict[str, list[str]]] = {}
+    for folder, found in roles.items():
+        # ImageNet's test part has no classes, so it is none here. A training part without them
+        # is one if others have some.
+        role = "train" if found["part"] in _TRAIN_FOLDERS else found["part"]
+        if folder in inner or (role == "train" and inner):
+            parts_of.setdefault(found["prefix"], {}).setdefault(role, []).append(folder)
+    for prefix, found_parts in sorted(parts_of.items()):
+        if prefix and not ("train" in found_parts and len(found_parts) > 1):
+            continue
+        doubled = next((same for same in found_parts.values() if len(same) > 1), None)
+        if doubled:
+            raise ValueError(
+                f"{where}: the folders {', '.join(sorted(doubled))} are the same part by their "
+                "names; put their images into one, or move one away"
+            )
+        if "train" not in found_parts:
+            raise ValueError(
+                f"{where}: a test part, {_some(sorted(roles))}, but no folder 'train' beside it; "
+                "expected train/<class>/<file> and test/<class>/<file>, or <class>/<file>"
+            )
+        test = next((found_parts[part][0] for part in _TEST_FOLDERS if part in found_parts), None)
+        return found_parts["train"][0], test
+    matches = {
+        folder: {match["part"] for name in names if (match := _PART.fullmatch(name.casefold()))}
+        for folder, names in inner.items()
+    }
+    if matches and all(len(found) > 1 for found in matches.values()):
+        raise ValueError(
+            f"{where}: training and test part lie within each class ({_some(sorted(matches))}); "
+            "expected train/<class>/<file> and test/<class>/<file>"
+        )
+    return None, None
+
+
+def _check_classes(
+    train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], where: Path
+) -> None:
+    classes, tested = ({name for name, _ in part} for part in (train, test))
+    if tested - classes:
+        raise ValueError(
+            f"{where}: classes of the test part that the training part lacks: "
+            f"{_some(sorted(tested - classes))}; it has {_some(sorted(classes))}"
+        )
+    if len({name.casefold() for name in classes}) < len(classes):
+        logger.warning(
+            "%s: classes whose names differ in capitals alone count as different: %s",
+            where,
+            _some([name for name in sorted(classes) if name.swapcase() in classes]),
+        )
 
 
 def _parts(
@@ -530,16 +650,65 @@ def _parts(
     if test_targets is not None:
         train = subset_rows(targets, subset, "train", workspace)
         return train, subset_rows(test_targets, subset, "test", workspace)
-    held_back = stratified(
-        targets,
-        int(np.ceil(len(targets) * test_fraction)),
-        seeds.generator(workspace.seed, "split"),
-    )
+    held_back = held_back_rows(targets, test_fraction, workspace.seed)
     train, test = np.flatnonzero(~held_back), np.flatnonzero(held_back)
     return (
         train[subset_rows(targets[train], subset, "train", workspace)],
         test[subset_rows(targets[test], subset, "test", workspace)],
     )
+
+
+@dataclass
+class _Seen:
+    """What the images of all parts have in common, or should have.
+
+    Attributes:
+        where: the data set, for messages.
+        sizes: height and width, and the first image that has it.
+        top: the largest value of 16-bit images, in shares of their range; None without such.
+        transparent: how many images have transparent pixels.
+    """
+
+    where: str
+    sizes: dict[tuple[int, int], str] = field(default_factory=dict)
+    top: float | None = None
+    transparent: int = 0
+
+    def add(self, image: _Decoded, name: str) -> None:
+        """Take note of an image.
+
+        Raises:
+            ValueError: it has another size than the first.
+        """
+        self.sizes.setdefault(image.pixels.shape[1:], name)
+        if len(self.sizes) > 1:
+            (first, of), (other, another), *_ = self.sizes.items()
+            raise ValueError(
+                f"the images differ in size: {of} is {first}, {another} is {other} "
+                "(height, width); set image_size"
+            )
+        if image.top is not None:
+            self.top = max(image.top, self.top or 0.0)
+        self.transparent += image.transparent
+
+    def check(self) -> None:
+        """Say what became of the images.
+
+        Raises:
+            ValueError: 16-bit images use so little of their range that bytes cannot hold them.
+        """
+        if self.top is not None and self.top < _LOWEST_TOP:
+            raise ValueError(
+                f"{self.where}: no value of its 16-bit images is above {self.top:.2%} of the range "
+                "(12-bit values, it may be), and bytes would leave few levels; scale them to the "
+                "full range, or save them with 8 bits"
+            )
+        if self.top is not None:
+            logger.info("%s: of 16-bit images the upper 8 bits are taken", self.where)
+        if self.transparent:
+            logger.info(
+                "%s: transparent pixels of %d images become white", self.where, self.transparent
+            )
 
 
 def _decoded(
@@ -549,34 +718,27 @@ def _decoded(
     part: str,
     *,
     size: int | None,
-    margin: float,
-    seen: dict[tuple[int, int], str],
+    seen: _Seen,
+    margin: float = 1.0,
+    upright: bool = False,
 ) -> np.ndarray:
-    """Decode (row, name, content) of ``count`` images into bytes, (n, 3, height, width).
-
-    ``seen`` remembers the size of the first image, where no size is asked for.
-    """
+    """Decode (row, name, content) of ``count`` images into bytes, (n, 3, height, width)."""
     images: np.ndarray | None = None
-    decode = partial(_decode, size=size, margin=margin)
-    with ThreadPoolExecutor(workspace.threads) as pool:
+    decode = partial(_decode, size=size, margin=margin, upright=upright)
+    with warnings.catch_warnings(), ThreadPoolExecutor(workspace.threads) as pool:
+        # Pillow warns of images that are larger in memory than any photograph.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for chunk in _chunks(contents):
             names = [name for _, name, _ in chunk]
-            for (row, name, _), pixels in zip(
+            for (row, name, _), image in zip(
                 chunk, pool.map(decode, [c for *_, c in chunk], names), strict=True
             ):
-                shape = pixels.shape[1:]
-                seen.setdefault(shape, name)
-                if len(seen) > 1:
-                    (first, of), (other, another), *_ = seen.items()
-                    raise ValueError(
-                        f"the images differ in size: {of} is {first}, {another} is {other} "
-                        "(height, width); set image_size"
-                    )
+                seen.add(image, name)
                 if images is None:
-                    images = workspace.room(part, (count, *pixels.shape))
-                images[row] = pixels
+                    images = workspace.room(part, (count, *image.pixels.shape))
+                images[row] = image.pixels
     if images is None:
-        side = next(iter(seen), (size or 0, size or 0))
+        side = next(iter(seen.sizes), (size or 0, size or 0))
         images = np.empty((0, 3, *side), np.uint8)
     return images
 
@@ -592,21 +754,104 @@ def _chunks(contents: Iterable[tuple[int, str, bytes]]) -> Iterator[list[tuple[i
         yield chunk
 
 
-def _decode(content: bytes, name: str, *, size: int | None, margin: float) -> np.ndarray:
+@dataclass(frozen=True)
+class _Decoded:
+    """Pixels, uint8, (3, height, width), and what ``_Seen`` takes note of."""
+
+    pixels: np.ndarray
+    top: float | None
+    transparent: bool
+
+
+def _decode(
+    content: bytes, name: str, *, size: int | None, margin: float, upright: bool
+) -> _Decoded:
     """An image as bytes, (3, height, width), scaled and cut to ``size`` if that is given."""
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        opened = Image.open(io.BytesIO(content))
+        frames = getattr(opened, "n_frames", 1)
+        opened.load()
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{name}: refused: {error} (a decompression bomb has so many pixels for its bytes); "
+            "scale the image down"
+        ) from error
+    except _UNREADABLE as error:
         raise ValueError(f"{name}: not an image that can be read: {error}") from error
+    # A JPEG of several pictures (MPO) is a photograph with, say, its depth behind it.
+    if frames > 1 and opened.format != "MPO":
+        raise ValueError(
+            f"{name}: {frames} frames or pages, and a sample is one image; save the one that is "
+            "meant, or each as a file of its own"
+        )
+    image, top, transparent = _rgb(opened, name)
+    if upright:
+        turn = _TURNS.get(_orientation(opened) or 1)
+        image = image if turn is None else image.transpose(turn)
     if size is not None and image.size != (size, size):
         target = round(size * margin)
         scale = target / min(image.size)
         width, height = (max(target, round(side * scale)) for side in image.size)
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise ValueError(
+                f"{name}: {image.width} x {image.height} pixels are too narrow: with image_size "
+                f"{size} they become {width} x {height}; cut the image first"
+            )
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image).transpose(2, 0, 1)
+        left, top_edge = (width - size) // 2, (height - size) // 2
+        image = image.crop((left, top_edge, left + size, top_edge + size))
+    return _Decoded(np.asarray(image).transpose(2, 0, 1), top, transparent)
+
+
+def _rgb(image: Image.Image, name: str) -> tuple[Image.Image, float | None, bool]:
+    """As RGB; the largest value of 16 bits in shares of their range; whether it shows through."""
+    if image.mode in ("F", "I"):
+        numbers = "floating-point numbers" if image.mode == "F" else "32-bit whole numbers"
+        raise ValueError(
+            f"{name}: its pixels are {numbers}, which do not say what is black and what is white; "
+            "scale them to 0 .. 255 and save them as bytes"
+        )
+    top, transparent = None, False
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint16)
+        top = float(values.max()) / 65535
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        transparent = np.asarray(with_alpha)[..., 3].min() < 255
+        if transparent:
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, with_alpha)
+    try:
+        return image.convert("RGB"), top, transparent
+    except ValueError as error:
+        raise ValueError(f"{name}: its colours cannot be read: {error}; save it as RGB") from error
+
+
+# What Pillow raises at damaged images.
+_UNREADABLE = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError),
+    *(TypeError, LookupError, struct.error),
+)
+# How to undo what the EXIF tag "Orientation" says, for its values other than 1.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except _UNREADABLE:
+        # Damaged EXIF in an image that is whole is common.
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _captioned(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -621,7 +866,9 @@ def _captioned(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         for key, names in groups.items():
             image = [name for name in names if name.lower().endswith(_SUFFIXES)]
             # The text file comes first where there are both.
-            caption = sorted(name for name in names if name.endswith((".json", ".txt")))
+            caption = sorted(
+                (name for name in names if name.lower().endswith((".json", ".txt"))), key=str.lower
+            )
             if len(image) != 1 or not caption:
                 raise ValueError(
                     f"{path}: the sample {key!r} has the files {names}; expected an image and a "
@@ -641,13 +888,25 @@ def _shard_contents(
                 if opened is not None:
                     opened.close()
                 opened = Archive(Path(path))
-            text = opened.read(caption).decode("utf-8")
-            if caption.endswith(".json"):
-                text = json.loads(text).get("caption")
-                if not isinstance(text, str):
-                    raise ValueError(f"{path}: {caption}: no text under 'caption'")
-            captions.append(text.strip())
-            yield row, f"{path}: {image}", opened.read(image)
+            captions.append(_caption(opened.read(caption), opened.place(caption)))
+            yield row, opened.place(image), opened.read(image)
     finally:
         if opened is not None:
             opened.close()
+
+
+def _caption(content: bytes, where: str) -> str:
+    """The text of a caption's file, or under ``caption`` in it."""
+    try:
+        text = content.decode("utf-8-sig")
+        if where.lower().endswith(".json"):
+            text = json.loads(text)["caption"]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8: {error}; save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON: {error}; write it again") from error
+    except (KeyError, TypeError):
+        text = ""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{where}: no text under 'caption', or none at all; leave the sample out")
+    return text.strip()

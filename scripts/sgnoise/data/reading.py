@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sgnoise import seeds
+
+logger = logging.getLogger("sgnoise")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,33 @@ def stratified(targets: np.ndarray, count: int, rng: np.random.Generator) -> np.
         order = np.lexsort((rng.random(len(targets)), targets))
         positions = (np.arange(count) + 0.5) * len(targets) / count
         chosen[order[positions.astype(int)]] = True
+    return chosen
+
+
+def held_back_rows(targets: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which rows are held back for the test: in each class its share, give or take one.
+
+    A class that would lose all of its samples keeps one for the training.
+
+    Returns:
+        Boolean, (n,).
+
+    Raises:
+        ValueError: none would be left.
+    """
+    wanted = math.ceil(len(targets) * fraction)
+    if 0 < len(targets) <= wanted:
+        raise ValueError(f"test_fraction {fraction} leaves none of {len(targets)} samples to train")
+    chosen = stratified(targets, wanted, seeds.generator(seed, "split"))
+    lost = np.setdiff1d(targets, targets[~chosen])
+    if len(lost):
+        _, first = np.unique(targets, return_index=True)
+        chosen[first[np.isin(targets[first], lost)]] = False
+        logger.warning(
+            "%d classes have too few samples for a test part of %g; one of each stays for the "
+            "training",
+            *(len(lost), fraction),
+        )
     return chosen
 
 

@@ -18,7 +18,6 @@ its reader):
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,11 +27,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgnoise import seeds
 from sgnoise.data import images, texts
 from sgnoise.data.datasets import Dataset
 from sgnoise.data.downloads import RemoteFile, digest_of, obtain
-from sgnoise.data.reading import Raw, Workspace, class_numbers, stratified
+from sgnoise.data.reading import Raw, Workspace, class_numbers, held_back_rows
 from sgnoise.messages import unknown_name
 
 _LICENCE_UCI = "CC BY 4.0"
@@ -152,7 +150,7 @@ def prepare(
 
     (inputs, targets), test = (raw.inputs, raw.targets), raw.test
     if test is None:
-        chosen = _test_rows(targets, fraction, seeds.generator(seed, "split"))
+        chosen = held_back_rows(targets, fraction, seed)
         test = inputs[chosen], targets[chosen]
         inputs, targets = inputs[~chosen], targets[~chosen]
     test_inputs, test_targets = test
@@ -335,14 +333,6 @@ _TABLE_READERS: dict[str, Callable[[Path, str], tuple[np.ndarray, np.ndarray]]] 
     ".npz": _read_npz,
     ".parquet": _read_parquet,
 }
-
-
-def _test_rows(targets: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Which rows are held back: in each class its share, give or take one. Boolean, (n,)."""
-    wanted = math.ceil(len(targets) * fraction)
-    if wanted >= len(targets):
-        raise ValueError(f"test_fraction {fraction} leaves none of {len(targets)} samples to train")
-    return stratified(targets, wanted, rng)
 
 
 def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
