@@ -5,6 +5,7 @@ Measure a network, in order of how much they do for you:
     measure(model, loss, data)     a table: the fit of each law to the noise of each parameter
     Probe(model, loss, data)       the same during your own training: alpha over time
     gradients, noise               the two steps apart: per_sample_gradients, mini_batch_noise
+    datasets, sources              the data sets of the workflow, and what they are read from
 
 Fit laws to numbers, one row or many:
 
@@ -14,6 +15,8 @@ Fit laws to numbers, one row or many:
     stable                         density, distribution function, quantiles, random numbers
     laws                           the list of laws
     goodness                       histograms, sums of squared errors, held-out likelihood
+    block_log_moment_alpha, characteristic_function_alpha, quantile_alpha
+                                   alpha by other estimators, to compare with
 
 What the noise does to SGD:
 
