@@ -93,6 +93,42 @@ def test_columns_may_have_holes_and_be_chosen() -> None:
     assert [name for name, _ in read_samples("holes.csv", columns=["b"])] == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a;b\n1.5;2\n", {"a": [1.5], "b": [2]}),
+        (b"a;b\n1,5;2\n-2,5e3;4\n", {"a": [1.5, -2500], "b": [2, 4]}),
+        (b"a\tb\n1.5\t2\n", {"a": [1.5], "b": [2]}),
+        (b"a,b,\n1,2,\n3,4,\n", {"a": [1, 3], "b": [2, 4]}),
+        (b",a\n0,1.5\n1,2.5\n", {"a": [1.5, 2.5]}),
+        (b",a\n7,1.5\n1,2.5\n", {"column 1": [7, 1], "a": [1.5, 2.5]}),
+        (b"x\n1\nN/A\nnull\n\n-2\n", {"x": [1, -2]}),
+        (b"# a,b\n1,2\n", {"a": [1], "b": [2]}),
+        (b"# by hand\n# today\na,b\n1,2\n", {"a": [1], "b": [2]}),
+        (b"# by hand\n1,2\n", {"column 1": [1], "column 2": [2]}),
+        (b'"a b"\r\n"1.5"\r\n', {"a b": [1.5]}),
+        ("\ufeffgröße\n1.5\n".encode(), {"größe": [1.5]}),
+        ("größe\n1.5\n".encode("utf-16"), {"größe": [1.5]}),
+    ],
+)
+def test_csv_comes_in_dialects(content: bytes, expected: dict[str, list[float]]) -> None:
+    Path("numbers.csv").write_bytes(content)
+    assert {name: list(values) for name, values in read_samples("numbers.csv")} == expected
+
+
+def test_two_columns_of_one_name_are_two_samples() -> None:
+    Path("numbers.csv").write_text("a,a,b\n1,2,3\n")
+    for columns in ([], ["a"]):
+        found = [list(values) for _, values in read_samples("numbers.csv", columns=columns)]
+        assert found == [[1], [2], [3]][: 2 if columns else 3]
+
+
+def test_what_numpy_writes_as_text() -> None:
+    np.savetxt("numbers.txt", [[1.5, 2.0], [3.0, 4.0]], header="a b")
+    found = [(name, list(values)) for name, values in read_samples("numbers.txt")]
+    assert found == [("a", [1.5, 3]), ("b", [2, 4])]
+
+
 def test_text_has_a_type_of_its_own_in_newer_pandas() -> None:
     Path("numbers.csv").write_text("name,x\na,1\nb,2.5\n")
     with pd.option_context("future.infer_string", True):
@@ -133,7 +169,9 @@ def test_of_many_samples_the_medians(capsys: pytest.CaptureFixture[str]) -> None
     [
         ("x\n1\nabc\n3\n", [], "'abc' in row 2 of column 'x' is no number"),
         ("", [], "there is nothing in it"),
-        ("x\na\nb\n", [], "there is no column of numbers; it has x"),
+        ("x\na\nb\n", [], "there is no column of numbers; it has x; the first line reads a"),
+        ("x\n", [], "there is no column of numbers; it has x"),
+        ("# x\n", [], "there is nothing in it"),
         ("x,y\n1,2\n1,2,3\n", [], "line 3 has 3 cells, the first line has 2 names"),
         ("price\n1\n", ["--column", "prise"], "no column 'prise'; did you mean 'price'?"),
         ("x\n1\n", ["--laws", "stabel"], "unknown law 'stabel'; did you mean 'stable'?"),
@@ -162,13 +200,29 @@ def test_what_cannot_be_used_is_named(
 def test_files_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     Path("numbers.xlsx").write_text("")
     np.save("words.npy", np.array(["a"]))
+    np.save("objects.npy", np.array([None]), allow_pickle=True)
+    np.save("nothing.npy", np.empty((0, 5)))
+    Path("cut.npy").write_bytes(Path("nothing.npy").read_bytes()[:20])
+    Path("text.npy").write_text("1.5")
+    Path("empty.npy").write_text("")
+    Path("text.parquet").write_text("1.5")
+    Path("latin.csv").write_bytes("größe\n1.5\n".encode("latin-1"))
     for file, message in {
         "none.csv": "none.csv: there is no such file",
         "numbers.xlsx": "the suffix '.xlsx' is unknown; it must be .csv",
         "words.npy": "it must hold real numbers in one or two dimensions",
+        "objects.npy": "objects.npy: cannot be read as an NPY file of numbers: Object arrays",
+        "nothing.npy": "nothing.npy: there is nothing in it, an array of shape (0, 5)",
+        "cut.npy": "cut.npy: cannot be read as an NPY file",
+        "text.npy": "text.npy: cannot be read as an NPY file",
+        "empty.npy": "empty.npy: cannot be read as an NPY file",
+        "text.parquet": "text.parquet: cannot be read as a Parquet file",
+        "latin.csv": "latin.csv: not a text in UTF-8 (invalid start byte); save it in that encod",
     }.items():
         assert main(["fit", file]) == 2
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
 
 
 def test_a_forgotten_location_is_told(capsys: pytest.CaptureFixture[str]) -> None:

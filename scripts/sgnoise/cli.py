@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TextIO
 
@@ -40,6 +42,9 @@ examples:
   sgnoise fit returns.csv --column close --laws stable,student_t --location median
   grep loss train.log | cut -d= -f2 | sgnoise fit -
 """
+
+# What tables have in place of a number.
+_MISSING = {"nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none"}
 
 Sample = tuple[str, np.ndarray]
 
@@ -204,20 +209,24 @@ def read_samples(
     if columns:
         table = table[list(columns)]
     samples: list[Sample] = []
-    for name in table.columns:
-        found = _of_column(table[name], name, file, asked=bool(columns))
-        samples += found
+    for position, name in enumerate(table.columns):  # of two columns with one name, both
+        samples += _of_column(table.iloc[:, position], name, file, asked=bool(columns))
     if rows:
         samples = _of_rows(samples, file)
     if not samples:
+        first = f"; the first line reads {', '.join(map(str, table.iloc[0]))}" if len(table) else ""
         raise ValueError(
-            f"{file}: there is no column of numbers; it has {', '.join(names) or 'none'}"
+            f"{file}: there is no column of numbers; it has {', '.join(names) or 'none'}{first}"
         )
     return samples
 
 
 def _of_array(file: str, columns: Sequence[str], rows: bool | None) -> list[Sample]:
-    array = np.load(file, allow_pickle=False)
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        reason = str(error).partition(". ")[0]
+        raise ValueError(f"{file}: cannot be read as an NPY file of numbers: {reason}") from None
     if columns:
         raise ValueError(f"{file}: an array has no columns with names; leave out --column")
     if array.ndim not in (1, 2) or array.dtype.kind not in "biuf":
@@ -225,6 +234,8 @@ def _of_array(file: str, columns: Sequence[str], rows: bool | None) -> list[Samp
             f"{file}: an array of shape {array.shape} and type {array.dtype}; it must hold real "
             "numbers in one or two dimensions"
         )
+    if not array.size:
+        raise ValueError(f"{file}: there is nothing in it, an array of shape {array.shape}")
     if array.ndim == 1:
         return [("values", array)]
     kind, samples = ("column", array.T) if rows is False else ("row", array)
@@ -236,39 +247,72 @@ def _parquet_table(file: str) -> pd.DataFrame:
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
         raise ImportError(f"{file}: to read Parquet needs pyarrow: pip install pyarrow") from None
-    return pq.read_table(file).to_pandas()
+    try:
+        return pq.read_table(file).to_pandas()
+    except ValueError as error:
+        raise ValueError(f"{file}: cannot be read as a Parquet file: {error}") from None
 
 
 def _text_table(file: str, separator: str | None) -> pd.DataFrame:
-    """A table of text; its first line is one of names unless all in it are numbers."""
-    if file == "-":
-        text = sys.stdin.read()
-    else:
-        try:
-            text = Path(file).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: not a text in UTF-8 ({error.reason})") from None
+    """A table of text; its first line is one of names unless all in it are numbers.
+
+    Args:
+        file: ``-`` is standard input.
+        separator: of cells where the first line has none of tab, semicolon and comma; None: space.
+    """
+    title = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else _decoded(Path(file).read_bytes())
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{title}: not a text in UTF-8 ({error.reason}); save it in that encoding"
+        ) from None
     lines = [line for line in text.splitlines() if line.strip()]
+    comments = list(takewhile(lambda line: line.startswith("#"), lines))
+    lines = lines[len(comments) :]
     if not lines:
-        raise ValueError(f"{'standard input' if file == '-' else file}: there is nothing in it")
-    if separator is None:
-        separator = next((mark for mark in "\t,;" if mark in lines[0]), None)
-    read = (
-        [line.split() for line in lines]
-        if separator is None
-        else csv.reader(lines, delimiter=separator)
-    )
-    cells = [[cell.strip() for cell in row] for row in read]
-    header = None if all(_is_number(cell) for cell in cells[0] if cell) else cells.pop(0)
+        raise ValueError(f"{title}: there is nothing in it")
+    separator = next((mark for mark in "\t;," if mark in lines[0]), separator)
+    cells = _cells(lines, separator)
+    header = None
+    if not all(_is_number(cell) for cell in cells[0] if cell):
+        header = cells.pop(0)
+    elif comments:  # as NumPy writes it
+        names = _cells([comments[-1].lstrip("# ")], separator)[0]
+        header = names if len(names) == len(cells[0]) else None
     width = max(map(len, [header or [], *cells]))
     if header is not None and width > len(header):
         number = next(i for i, row in enumerate(cells) if len(row) > len(header))
         raise ValueError(
-            f"{file}: line {number + 2} has {len(cells[number])} cells, the first line has "
+            f"{title}: line {number + 2} has {len(cells[number])} cells, the first line has "
             f"{len(header)} names"
         )
-    names = header or [f"column {number + 1}" for number in range(width)]
-    return pd.DataFrame([row + [""] * (width - len(row)) for row in cells], columns=names)
+    names = [name or f"column {number}" for number, name in enumerate(header or [""] * width, 1)]
+    table = pd.DataFrame([row + [""] * (width - len(row)) for row in cells], columns=names)
+    numbered = header is not None and header[0] == "" and width > 1
+    if numbered and list(table.iloc[:, 0]) == list(map(str, range(len(table)))):
+        return table.iloc[:, 1:]  # the numbers of the rows, which pandas writes beside them
+    return table
+
+
+def _decoded(content: bytes) -> str:
+    """A text in UTF-8, or in UTF-16 as spreadsheets write it, with a mark at its beginning."""
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf_16 else "utf-8-sig")
+
+
+def _cells(lines: list[str], separator: str | None) -> list[list[str]]:
+    """The cells of each line, without space around them."""
+    if separator is None:
+        return [line.split() for line in lines]
+    cells = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+    if separator != ";":
+        return cells
+    # Spreadsheets put semicolons between the cells where the decimal point is a comma.
+    return [
+        [point if _is_number(point := cell.replace(",", ".")) else cell for cell in row]
+        for row in cells
+    ]
 
 
 def _is_number(cell: str) -> bool:
@@ -288,7 +332,7 @@ def _of_column(column: pd.Series, name: str, file: str, *, asked: bool) -> list[
         if len(present) and present.map(lambda value: isinstance(value, np.ndarray)).all():
             return [(f"{name} {row}", np.asarray(values, float)) for row, values in present.items()]
         numbers = pd.to_numeric(present, errors="coerce")
-        wrong = present[numbers.isna() & ~present.astype(str).str.lower().isin(["nan", "na"])]
+        wrong = present[numbers.isna() & ~present.astype(str).str.lower().isin(_MISSING)]
         if len(wrong):
             # A column of words beside the numbers is no sample; one wrong number is an error.
             if asked or len(wrong) < 0.5 * len(present):
@@ -305,7 +349,8 @@ def _of_column(column: pd.Series, name: str, file: str, *, asked: bool) -> list[
             )
         return []
     values = column.dropna().to_numpy(dtype=float)
-    return [(name, values)]
+    # Behind a separator at the end of each line there is an empty column.
+    return [(name, values)] if len(values) or asked else []
 
 
 def _of_rows(columns: list[Sample], file: str) -> list[Sample]:
