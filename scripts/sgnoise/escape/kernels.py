@@ -2,16 +2,24 @@
 
 The weights and a block of the data's activations stay in the cache. The loss is summed in float64
 from float32 logits.
+
+What is compiled here takes no constant and calls no function of another file: numba's disk cache
+watches this one alone, and would go on using a kernel that was compiled with the former value.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
-from sgnoise.escape.problem import BLOCK, Problem
+if TYPE_CHECKING:
+    from sgnoise.escape.problem import Problem
+
+# Samples in a block of the full-data pass: its activations stay in the first-level cache.
+BLOCK = 128
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH = np.float32(0.693359375)

@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgnoise.escape.kernels import BLOCK
+
 ACTIVATIONS = ("relu", "tanh")
 LOSSES = ("cross_entropy", "squared")
-
-# Samples in a block of the full-data pass: its activations stay in the first-level cache.
-BLOCK = 128
 
 
 class Problem(NamedTuple):
