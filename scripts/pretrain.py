@@ -1,7 +1,7 @@
 """Train a network to the checkpoint at which its gradient noise is to be measured."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ def pretrain(
     training_path: str,
     resume_path: str,
     model: Mapping[str, Any],
+    code: Sequence[str | None],
     loss: str,
     recipe: Mapping[str, Any],
     study: str,
@@ -39,6 +40,8 @@ def pretrain(
             the epochs after its parent's only.
         resume_path: where an unfinished training keeps its state; removed at the end.
         model: see ``sgnoise.models.build_model``; pre-trained weights are those of epoch 0.
+        code: digests of the code and files that the network is made of; by another one, an
+            unfinished training is started anew.
         loss: see ``sgnoise.losses``.
         recipe: see ``sgnoise.training.TrainingSettings``.
         study: name of the study.
@@ -70,6 +73,7 @@ def pretrain(
             loss=loss,
             parent_path=parent_path,
             resume_path=resume_path,
+            resume_key=json.dumps([dict(model), list(code)], sort_keys=True),
         )
     provenance = store.provenance(
         study=study, seed=seed, run=run, model=dict(model), loss=loss, training=dict(recipe)
@@ -94,6 +98,7 @@ if __name__ == "__main__":
             # Beside the output, but not an output: those are removed when a job fails.
             resume_path=f"{job.output.model}.unfinished",
             model=job.params.model,
+            code=[job.params.code, job.params.network_code, job.params.weights],
             loss=job.params.loss,
             recipe=job.params.training,
             study=job.params.study,

@@ -219,9 +219,21 @@ def test_the_state_of_another_training_is_passed_over(
     assert path.exists()
     expected, history = run(wine, {**BASE, **change})
     found, found_history = run(wine, {**BASE, **change}, **options)
-    assert "left by a training with other settings" in caplog.text
+    assert "left by another training" in caplog.text
     assert_same_weights(found, expected)
     assert found_history.equals(history)
+
+
+def test_the_state_of_a_network_with_other_code_is_passed_over(
+    wine: datasets.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a network does with its weights may change while their names and first values stay."""
+    options = {"resume_path": str(tmp_path / "unfinished"), "checkpoint_seconds": 0}
+    run(wine, BASE, **options, resume_key="ReLU")
+    run(wine, BASE, **options, resume_key="ReLU")
+    assert "left by another training" not in caplog.text
+    run(wine, BASE, **options, resume_key="tanh")
+    assert "left by another training" in caplog.text
 
 
 def test_a_torn_state_is_passed_over(
@@ -240,6 +252,7 @@ def pretrained(arrays_path: str, folder: Path, recipe: dict[str, Any], **options
     arguments = {
         "parent_path": None,
         "model": {"name": "mlp", "widths": [6]},
+        "code": ["1", None],
         "loss": "cross_entropy",
         "study": "test",
         "run": folder.name,
@@ -362,7 +375,8 @@ training.train = lambda *args, **kwargs: train(*args, **kwargs, checkpoint_secon
 pretrain.pretrain(
     arrays_path=arrays_path, parent_path=None, model_path=folder + "/model.safetensors",
     training_path=folder + "/training.parquet", resume_path=folder + "/unfinished",
-    recipe=recipe, model={{"name": "mlp", "widths": [6]}}, loss="cross_entropy", study="test",
+    recipe=recipe, model={{"name": "mlp", "widths": [6]}}, code=["1", None], loss="cross_entropy",
+    study="test",
     run="killed", seed=5, device="cpu", threads=1,
 )
 """

@@ -198,6 +198,7 @@ def train(
     loss: str = "cross_entropy",
     parent_path: str | None = None,
     resume_path: str | None = None,
+    resume_key: str = "",
     checkpoint_seconds: float = 20.0,
 ) -> Trained:
     """Train ``model`` in place up to epoch ``settings.epochs``, or until ``settings.stop``.
@@ -216,6 +217,9 @@ def train(
         resume_path: where to keep the state of an unfinished training. If the state of a training
             with these very settings is there, it goes on from there. The caller removes it, after
             it has written the result.
+        resume_key: what else decides the training and is not seen from the weights, such as what
+            the network does with them, as text; the state of a training with another one is passed
+            over.
         checkpoint_seconds: the least time between two writings of that state; times the seconds
             that a writing takes, if more than one.
 
@@ -241,7 +245,7 @@ def train(
                 f"{parent_path} was trained to epoch {start_epoch}; 'epochs' counts from the first "
                 f"start and is {settings.epochs}: nothing is left to train"
             )
-    digest = _digest(model, dataset, settings, loss, seed, start_epoch)
+    digest = _digest(model, dataset, settings, loss, seed, start_epoch, resume_key)
     history: list[dict[str, float]] = []
     epoch = start_epoch
     if resume_path is not None and _belongs(resume_path, digest):
@@ -482,9 +486,11 @@ def _digest(
     loss: str,
     seed: int,
     start_epoch: int,
+    key: str,
 ) -> str:
     """A digest of all that decides how a training goes on."""
-    plan = json.dumps([asdict(settings), loss, seed, start_epoch, dataset.digest], sort_keys=True)
+    facts = [asdict(settings), loss, seed, start_epoch, dataset.digest, key]
+    plan = json.dumps(facts, sort_keys=True)
     digest = hashlib.sha256(plan.encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -502,5 +508,5 @@ def _belongs(resume_path: str, digest: str) -> bool:
         logger.warning("%s: passed over: %s", resume_path, error)
         return False
     if found != digest:
-        logger.warning("%s: passed over: left by a training with other settings", resume_path)
+        logger.warning("%s: passed over: left by another training", resume_path)
     return found == digest
