@@ -1,16 +1,26 @@
 """The digest of the code: what changes it, what must not, and that nothing that runs is missed."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sgnoise.digest import NO_RESULT, Project, Scripts, network_digest
+from sgnoise.digest import (
+    NO_RESULT,
+    Project,
+    Scripts,
+    library_version,
+    network_digest,
+)
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -160,6 +170,11 @@ CHANGES = [
     ("script.py", "str(item)", "repr(item)"),
     ("script.py", "track([1, 2]", "track([1, 2, 3]"),
     ("script.py", "len(text))\n    if text", 'len(text)); text += ""\n    if text'),
+    # What may be an iterator, which the line would leave empty.
+    ("script.py", "    logger.info", '    logger.debug("%s", list(path))\n    logger.info'),
+    ("script.py", "    logger.info", '    logger.debug("%s", [*path])\n    logger.info'),
+    ("script.py", "    logger.info", """    logger.debug(f"{', '.join(path)}")\n    logger.info"""),
+    ("script.py", '"the text is its path"', 'f"one of {sum(1 for _ in path)} characters"'),
     ("script.py", "import inner as renamed", "import outer as renamed"),
     ("script.py", "if TYPE_CHECKING:", "print('at once')\nif TYPE_CHECKING:"),
     ("library/__init__.py", '"""A library."""', "print('imported')"),
@@ -177,6 +192,12 @@ CHANGES = [
     ("library/numbers.py", "SPARE = 20", "SPARE = sorted(['two'], key=TABLE.pop)"),
     ("library/numbers.py", "SPARE = 20", "SPARE = max(['two'], key=lambda one: TABLE.pop(one))"),
     ("library/numbers.py", "@checked\n", ""),
+    (
+        "library/numbers.py",
+        "def subtract",
+        "from functools import partial\nput = partial(TABLE.setdefault, 'three')\nOF = put(3)\n\n\n"
+        "def subtract",
+    ),
     ("library/numbers.py", "    return function", "    return lambda *a: 0"),
     ("library/numbers.py", "def subtract", "@checked\ndef subtract"),
     ("library/numbers.py", "a - b\n", "a - b\n\n\ndef helper():\n    return 0\n"),
@@ -245,6 +266,49 @@ def test_libraries_count_where_they_are_used(folder: Path, monkeypatch: pytest.M
     before = digest(folder)
     monkeypatch.setattr("sgnoise.digest.library_version", lambda name: "999.0")
     assert digest(folder) != before
+
+
+@pytest.fixture
+def fresh_versions() -> Iterator[None]:
+    """Ask for each version anew."""
+    library_version.cache_clear()
+    yield
+    library_version.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_versions")
+def test_a_library_without_a_release_counts_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert library_version("no_such_library") == "absent"
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "layers_of_mine.py"
+    module.write_text("WIDTH = 1\n")
+    before = library_version("layers_of_mine")
+    assert before != "absent"
+    library_version.cache_clear()
+    module.write_text("WIDTH = 2\n")
+    assert library_version("layers_of_mine") != before
+
+
+@pytest.mark.usefixtures("fresh_versions")
+@pytest.mark.parametrize("editable", [True, False])
+def test_a_library_that_is_worked_on_counts_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, editable: bool
+) -> None:
+    facts = tmp_path / "layers_of_mine-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Name: layers-of-mine\nVersion: 1.0\n")
+    origin = {"url": "file:///here", "dir_info": {"editable": editable}}
+    (facts / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "layers_of_mine.py"
+    module.write_text("WIDTH = 1\n")
+    before = library_version("layers_of_mine")
+    assert before.startswith("1.0")
+    library_version.cache_clear()
+    module.write_text("WIDTH = 2\n")
+    assert (library_version("layers_of_mine") != before) == editable
 
 
 @pytest.mark.parametrize(
@@ -538,6 +602,51 @@ def test_every_reached_definition_changes_the_digest(tmp_path: Path) -> None:
         file.write_text(original)
 
 
+def test_every_library_counts_by_a_release() -> None:
+    project = Project(SCRIPTS)
+    libraries = {name for script in scripts() for name in project.reach(script).libraries}
+    assert {"numpy", "PIL", "sklearn"} <= libraries
+    for name in libraries:
+        known = re.fullmatch(r"\d+(\.\d+)+\w*", library_version(name)) is not None
+        assert known == (find_spec(name) is not None), name
+
+
+def _name(node: ast.expr) -> str:
+    """`a` of `a`, `a.b` and `a.b(c)`."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    assert isinstance(node, ast.Name)
+    return node.id
+
+
+def test_compiled_code_uses_no_name_of_another_file() -> None:
+    """Numba's cache on the disk watches one file, and would use a kernel with a former constant."""
+    seen = 0
+    for file in sorted((SCRIPTS / "sgnoise").rglob("*.py")):
+        body = ast.parse(file.read_text()).body
+        compilers, ours = {"numba"}, set()
+        for node in body:
+            if isinstance(node, ast.ImportFrom):
+                source, names = node.module or "", {each.asname or each.name for each in node.names}
+                compilers |= names if source == "numba" else set()
+                ours |= names if source.partition(".")[0] == "sgnoise" else set()
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Call)
+                and isinstance(node.targets[0], ast.Name)
+                and _name(node.value) in compilers
+            ):
+                compilers.add(node.targets[0].id)
+            if isinstance(node, ast.FunctionDef) and compilers & set(
+                map(_name, node.decorator_list)
+            ):
+                seen += 1
+                statements = [part for line in node.body for part in ast.walk(line)]
+                used = {part.id for part in statements if isinstance(part, ast.Name)}
+                assert not used & ours, (file.name, node.name)
+    assert seen > 50
+
+
 def test_a_module_for_words_is_reached_by_no_script() -> None:
     project = Project(SCRIPTS)
     for script in scripts():
@@ -604,7 +713,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "input": {"arrays": "arrays.npz"},
         "output": {"model": "model.safetensors", "training": "training.parquet"},
         "params": {
-            **TRAINED,
+            **{**TRAINED, "code": "1", "network_code": None, "weights": None},
             "training": {
                 **{"epochs": 2, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 32},
                 **{"momentum": 0.0, "weight_decay": 0.0, "milestones": [], "decay": 0.1},

@@ -15,7 +15,8 @@ than a job too many.
 **What does not.** Comments, docstrings and layout; ``if TYPE_CHECKING``; names in annotations that
 are never evaluated; the words of messages: texts in ``raise``, in warnings, in calls of a logger,
 of ``sgnoise.messages`` and of ``sgnoise.progress``, unless code that is reached reads the message
-of an error that it catches; and the few modules of ``NO_RESULT``.
+of an error that it catches, or a line of a log, after which the code goes on, is made of what may
+be an iterator; and the few modules of ``NO_RESULT``.
 
 It is a digest of syntax trees, which differ between versions of Python: so does the digest.
 """
@@ -32,7 +33,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -55,7 +56,12 @@ NO_RESULT = frozenset(
 _WORDS = ("sgnoise.messages", "sgnoise.progress")
 
 # Import names that differ from the name of the distribution.
-_DISTRIBUTIONS = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "open_clip": "open-clip-torch",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 # The workflow engine and the progress bar: a new release of either changes no number.
 _IGNORED_LIBRARIES = frozenset({"snakemake", "tqdm"})
@@ -88,6 +94,9 @@ _IMPURE_BUILTINS = _set(
     """
 )
 
+# Builtins that go through their arguments.
+_ITERATING = _set("all any dict enumerate frozenset list max min reversed set sorted sum tuple zip")
+
 _LOGGING = frozenset({"critical", "debug", "error", "exception", "info", "log", "warning"})
 
 # Attributes of errors that are no words of ours.
@@ -116,12 +125,22 @@ Chain = tuple[str, ...]
 
 @cache
 def library_version(name: str) -> str:
-    """The release of a library, by its import name, or ``absent``."""
+    """The release of a library, by its import name, or ``absent``.
+
+    Of one that has no release by that name, such as a module in ``PYTHONPATH``, and of one that is
+    worked on (``pip install --editable``), the content of its Python files.
+    """
     try:
-        # The local part tells the build (CPU or a CUDA version), not the release.
-        return version(_DISTRIBUTIONS.get(name, name)).split("+", maxsplit=1)[0]
+        found = distribution(_DISTRIBUTIONS.get(name, name))
     except PackageNotFoundError:
-        return "absent"
+        files = list(_installed(name))
+        return _content(files) if files else "absent"
+    # The local part tells the build (CPU or a CUDA version), not the release.
+    release = found.version.split("+", maxsplit=1)[0]
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return release + _content(_installed(name))
+    return release
 
 
 class _Import(NamedTuple):
@@ -183,12 +202,12 @@ class _Statement:
             body = node.body if isinstance(node.body, list) else [node.body]
             outside = [part for part in ast.iter_child_nodes(node) if part not in body]
             bound = {name for part in _within([node.args, *body]) for name in _names_bound(part)}
-            elsewhere = [part.names for part in _within(body) if isinstance(part, ast.Global)]
-            bound -= {*chain.from_iterable(elsewhere)}
+            declared = [part.names for part in _within(body) if isinstance(part, ast.Global)]
+            elsewhere = {*chain.from_iterable(declared)}
             for part in outside:
                 self._read(part, local)
             for part in body:
-                self._read(part, local | bound)
+                self._read(part, (local | bound) - elsewhere)
         else:
             for part in ast.iter_child_nodes(node):
                 self._read(part, local)
@@ -311,8 +330,8 @@ class _Module:
             case ast.ClassDef() as definition:
                 return self._is_plain(definition)
             case ast.Assign(value=ast.Call(func=made)):
-                # A decorator with its options: `compiled = njit(cache=True)`.
-                return self._is_pure(made)
+                # A decorator with its options: `compiled = njit(cache=True)`; no `partial(act)`.
+                return self._is_pure(made) and not self.meaning(made).startswith("functools.")
         method = isinstance(function, ast.Attribute) and function.attr in _PURE_METHODS
         return method and not (module and self._is_ours(module))
 
@@ -371,11 +390,15 @@ class _Stripped(ast.NodeTransformer):
                     node.body = node.body[_is_text(node.body[0]) :]
                 case ast.Raise(exc=ast.Call() as call):
                     self._strip(call)
-                case ast.Expr(value=ast.Call() as call) if self._module.is_log(call):
+                case ast.Expr(value=ast.Call() as call) if self._module.is_log(
+                    call
+                ) and not _uses_up(call):
                     if all(map(self._module.is_quiet, (*call.args, *call.keywords))):
                         return None
                     self._strip(call)
-                case ast.Call() if takes_words(self._module.meaning(node.func)):
+                case ast.Call(func=function) if takes_words(
+                    self._module.meaning(function)
+                ) and not _uses_up(node):
                     self._strip(node)
         return self.generic_visit(node)
 
@@ -464,6 +487,26 @@ def _reads_error(node: ast.AST) -> bool:
             passed.add(part.value)
     used = (part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id == node.name)
     return any(part not in passed for part in used)
+
+
+def _uses_up(node: ast.AST) -> bool:
+    """Whether an expression goes through something that may be an iterator, and leaves it empty.
+
+    A call makes its iterator anew; a name, an attribute or an item may be one that is still needed.
+    """
+    for part in ast.walk(node):
+        match part:
+            case ast.Call(func=ast.Name(id=name)) if name in _ITERATING:
+                gone_through = part.args
+            case ast.Call(func=ast.Attribute(attr="join")):
+                gone_through = part.args
+            case ast.comprehension(iter=one) | ast.Starred(value=one):
+                gone_through = [one]
+            case _:
+                continue
+        if any(isinstance(one, ast.Name | ast.Attribute | ast.Subscript) for one in gone_through):
+            return True
+    return False
 
 
 def _is_text(node: ast.AST) -> bool:
