@@ -38,6 +38,11 @@ include: "rules/claims.smk"
 include: "rules/report.smk"
 
 
+for declared in workflow.rules:
+    if declared.script and declared not in OTHER_RULES:
+        declared.set_params(by_name=by_name(declared.params))
+
+
 report: "report/workflow.rst"
 
 

@@ -1,5 +1,6 @@
 """What the rules share: the settings, lookups in them, seeds, paths and the digest of the code."""
 
+import hashlib
 import os
 import re
 import sys
@@ -35,6 +36,9 @@ from sgnoise.settings import (
     complete_settings,
     load_schema,
 )
+
+# The rules of a workflow that imports this one.
+OTHER_RULES = list(workflow.rules)
 
 import_first(SCRIPTS)
 print_briefly(snakemake_logger, dry_run=workflow.output_settings.dryrun)
@@ -91,6 +95,35 @@ def source(path):
     return os.path.relpath(FOLDER / path)
 
 
+def by_name(declared):
+    """A parameter that tells which value each parameter of a rule has, and what each input is.
+
+    Snakemake compares a job with its last run by the set of the values of its parameters and by that
+    of its inputs, both without names: two values that change places would rerun nothing, nor would a
+    value that becomes what another one is, nor two runs that change places in a figure.
+
+    Args:
+        declared: the parameters of the rule.
+
+    Returns:
+        A function of the wildcards and all that Snakemake hands to it. Were the inputs among its
+        arguments by name, Snakemake would take the parameter for a part of them and not compare it.
+    """
+    params = dict(declared.items())
+
+    def digest(wildcards, **job):
+        values = {
+            name: value(wildcards) if callable(value) else value
+            for name, value in params.items()
+        }
+        files = job["input"]
+        names = {name: str(part) for name, part in files.items()}
+        text = repr((values, list(map(str, files)), names))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    return digest
+
+
 CONTENTS = Contents(Path(".snakemake") / "sgnoise_contents.json")
 
 
@@ -98,6 +131,12 @@ def own_files(dataset):
     """The user's files and folders that a data set is read from; see `sgnoise.inputs`."""
     prepared = Path(f"results/data/{dataset}/arrays.npz").exists()
     return dataset_inputs(dataset, SETTINGS["datasets"][dataset], prepared=prepared)
+
+
+@cache
+def own_content(dataset):
+    """A digest of what is in these files and folders."""
+    return CONTENTS.digest(own_files(dataset))
 
 
 def own_weights(run):

@@ -19,7 +19,7 @@ rule fetch_dataset:
         runtime=lambda wildcards, attempt: attempt * dataset_need(wildcards).minutes,
     params:
         spec=lambda wildcards: SETTINGS["datasets"][wildcards.dataset],
-        content=lambda wildcards: CONTENTS.digest(own_files(wildcards.dataset)),
+        content=lambda wildcards: own_content(wildcards.dataset),
         seed=lambda wildcards: seed("data", wildcards.dataset),
         code=code("fetch_dataset.py"),
     script:

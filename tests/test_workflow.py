@@ -232,6 +232,26 @@ def test_an_edited_network_of_the_users_own_reruns_its_runs_only(clone: Path) ->
     assert touched == {"own"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reruns"),
+    [
+        # The value of one parameter becomes that of another one, or two change places.
+        ("replicas: 8", "replicas: 5", "results/micro/escape/wine/m0/b8/rates0-1.parquet"),
+        ("{alphas: [0.75], deltas: [0.5]", "{alphas: [0.5], deltas: [0.75]", "exit_axis.parquet"),
+        # Two runs change places in a figure.
+        (
+            "before: mlp, after: mlp-decayed, without: mlp-constant",
+            "before: mlp, after: mlp-constant, without: mlp-decayed",
+            "results/micro/figures/figure_2.png",
+        ),
+        ("left: [resnet20], right: [mlp]", "left: [mlp], right: [resnet20]", "figure_8.png"),
+    ],
+)
+def test_values_that_change_places_count(clone: Path, old: str, new: str, reruns: str) -> None:
+    replace(clone / "micro.yaml", old, new)
+    assert [path for path in planned(clone) if path.endswith(reruns)]
+
+
 def test_words_rerun_nothing(clone: Path) -> None:
     library = clone / "scripts/sgnoise"
     with open(library / "fitting.py", "a") as module:
