@@ -75,15 +75,32 @@ class Raw:
 def class_numbers(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:
     """Labels as numbers from 0, in the order of the sorted labels, and their names."""
     if pd.isna(labels).any():
-        raise ValueError(f"{where}: the target has missing values; leave these rows out")
+        rows = np.flatnonzero(pd.isna(labels))
+        raise ValueError(
+            f"{where}: the target has missing values in {len(rows)} rows (first: row {rows[0]}, "
+            "counted from 0); leave these rows out"
+        )
     if np.issubdtype(labels.dtype, np.floating) and (labels != np.round(labels)).any():
-        raise ValueError(f"{where}: the target has fractions; expected classes")
+        raise ValueError(
+            f"{where}: the target has fractions, which look like numbers to predict (regression); "
+            "expected classes, as whole numbers or text"
+        )
     # Text from a table arrives as objects, which numpy sorts but cannot name the type of.
     if labels.dtype == object:
         labels = labels.astype(str)
     names, numbers = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"{where}: the target has one class only")
+    if len(names) == len(labels) > 2:
+        raise ValueError(
+            f"{where}: the target has as many classes as there are samples; numbers to predict "
+            "(regression), row numbers and names are no classes: name another target"
+        )
+    if 2 * len(names) > len(labels) > 20:
+        logger.warning(
+            "%s: the target has %d classes for %d samples; is it one of classes?",
+            *(where, len(names), len(labels)),
+        )
     return numbers.astype(np.int64), [str(name) for name in names]
 
 

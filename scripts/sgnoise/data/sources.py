@@ -4,8 +4,7 @@ A specification is a mapping with a ``source`` and what that source takes (the k
 its reader):
 
 - ``bundled``: real data that comes with scikit-learn (``name``: breast_cancer, digits, wine);
-- ``table``: a table of one's own, as CSV, Parquet, or NPZ (the array ``inputs``, and the one that
-  ``target`` names);
+- ``table``: a table of one's own, as CSV, TSV, Parquet, or NPZ, see ``sgnoise.data.tables``;
 - ``adbench``: tables of the ADBench collection (``name``: breastw, cardio, satellite);
 - ``cola``: sentences, see ``sgnoise.data.texts``;
 - ``cifar10``, ``cifar100``, ``cinic10``, ``image_folder``, ``imagenet``, ``webdataset``: images,
@@ -18,6 +17,7 @@ its reader):
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from sgnoise.data import images, texts
+from sgnoise.data import images, tables, texts
 from sgnoise.data.datasets import Dataset
-from sgnoise.data.downloads import RemoteFile, digest_of, obtain
+from sgnoise.data.downloads import RemoteFile, obtain
 from sgnoise.data.reading import Raw, Workspace, class_numbers, held_back_rows
 from sgnoise.messages import unknown_name
+
+logger = logging.getLogger("sgnoise")
 
 _LICENCE_UCI = "CC BY 4.0"
 
@@ -146,7 +147,10 @@ def prepare(
         inspect.signature(reader).bind(workspace, **options)
     except TypeError as error:
         raise ValueError(f"a data set with source {source!r}: {error}") from error
-    raw = reader(workspace, **options)
+    try:
+        raw = reader(workspace, **options)
+    except OSError as error:
+        raise ValueError(f"a data set with source {source!r}: {error}") from error
 
     (inputs, targets), test = (raw.inputs, raw.targets), raw.test
     if test is None:
@@ -162,6 +166,18 @@ def prepare(
         scaling = _byte_scaling(np.array(mean), np.array(deviation))
     elif inputs.dtype != np.int64:
         inputs, test_inputs = _standardised(inputs, test_inputs)
+        if not (np.isfinite(inputs).all() and np.isfinite(test_inputs).all()):
+            where = spec.get("path", raw.description["title"])
+            raise ValueError(
+                f"{where}: values so large or so far apart that they cannot be standardised; scale "
+                "them down, or leave outliers out"
+            )
+    absent = np.setdiff1d(np.arange(len(raw.class_names)), targets)
+    if len(absent):
+        logger.warning(
+            "%s: %d classes have no samples to train with, %r for one",
+            *(raw.description["title"], len(absent), raw.class_names[absent[0]]),
+        )
     return Dataset(
         train_inputs=inputs,
         train_targets=targets,
@@ -212,94 +228,12 @@ def _read_bundled(
     )
 
 
-def _read_table(
-    workspace: Workspace, *, path: str, target: str, form: str = "table", test_fraction: float = 0.0
-) -> Raw:
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path}: no such file (relative paths start at {Path.cwd()})")
-    if file.suffix not in _TABLE_READERS:
-        raise unknown_name(f"suffix of the table {path}:", file.suffix, _TABLE_READERS)
-    inputs, labels = _TABLE_READERS[file.suffix](file, target)
-    forms = ["table", "image"] if inputs.ndim == 4 else ["table"]
-    if form not in forms:
-        raise unknown_name(f"form of {path}:", form, forms)
-    if form == "table":
-        inputs = inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:]))).astype(np.float64)
-    if not len(inputs):
-        raise ValueError(f"{path}: the table has no rows")
-    if not np.isfinite(inputs).all():
-        rows = np.unique(np.nonzero(~np.isfinite(inputs))[0])
-        raise ValueError(
-            f"{path}: {len(rows)} rows have missing or infinite values (first: row {rows[0]}); "
-            "fill them in or leave these rows out"
-        )
-    targets, class_names = class_numbers(labels, f"{path}: {target!r}")
-    return Raw(
-        kind=form,
-        inputs=inputs,
-        targets=targets,
-        class_names=class_names,
-        description={
-            "name": file.stem,
-            "title": file.stem,
-            "source": file.name,
-            "source_sha256": digest_of(file),
-            "licence": "that of the file",
-            "form": form,
-        },
-    )
-
-
-def _read_frame(frame: pd.DataFrame, path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
-    if target not in frame.columns:
-        raise unknown_name(f"target column of {path}:", target, map(str, frame.columns))
-    features = frame.drop(columns=target)
-    if features.columns.empty:
-        raise ValueError(f"{path}: no column but the target {target!r}")
-    wrong = [str(c) for c in features.columns if not pd.api.types.is_numeric_dtype(features[c])]
-    if wrong:
-        raise ValueError(
-            f"{path}: columns that are not numbers: {', '.join(wrong)}; encode them or leave "
-            "them out"
-        )
-    return features.to_numpy(np.float64, na_value=np.nan), frame[target].to_numpy()
-
-
-def _read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
-    return _read_frame(pd.read_csv(path), path, target)
-
-
-def _read_parquet(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
-    return _read_frame(pd.read_parquet(path), path, target)
-
-
-def _read_npz(
-    path: Path, target: str, inputs_name: str = "inputs"
-) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in (inputs_name, target):
-            if name not in arrays:
-                raise unknown_name(f"array of {path}:", name, arrays.files)
-        inputs, labels = arrays[inputs_name], arrays[target]
-    if inputs.dtype != np.uint8:
-        inputs = inputs.astype(np.float64)
-    if inputs.ndim not in (2, 4):
-        raise ValueError(
-            f"{path}: {inputs_name!r} has shape {inputs.shape}; expected (samples, features) or "
-            "(samples, channels, height, width)"
-        )
-    if labels.shape != inputs.shape[:1]:
-        raise ValueError(f"{path}: {len(inputs)} inputs, but {target!r} has shape {labels.shape}")
-    return inputs, labels
-
-
 def _read_adbench(workspace: Workspace, *, name: str, test_fraction: float = 0.0) -> Raw:
     if name not in ADBENCH:
         raise unknown_name("data set of ADBench", name, ADBENCH)
     known = ADBENCH[name]
     path = obtain(known.file, folder=workspace.downloads, mirror=workspace.mirror)
-    inputs, labels = _read_npz(path, "y", "X")
+    inputs, labels = tables.read_npz(path, "y", "X")
     targets, _ = class_numbers(labels, known.title)
     return Raw(
         kind="table",
@@ -318,7 +252,7 @@ def _read_adbench(workspace: Workspace, *, name: str, test_fraction: float = 0.0
 
 SOURCES: dict[str, Callable[..., Raw]] = {
     "bundled": _read_bundled,
-    "table": _read_table,
+    "table": tables.read_table,
     "adbench": _read_adbench,
     "cola": texts.read_cola,
     "cifar10": partial(images.read_cifar, source="cifar10"),
@@ -328,18 +262,16 @@ SOURCES: dict[str, Callable[..., Raw]] = {
     "imagenet": images.read_imagenet,
     "webdataset": images.read_webdataset,
 }
-_TABLE_READERS: dict[str, Callable[[Path, str], tuple[np.ndarray, np.ndarray]]] = {
-    ".csv": _read_csv,
-    ".npz": _read_npz,
-    ".parquet": _read_parquet,
-}
 
 
 def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both parts with the training part's mean and deviation, by column or by image channel."""
     axes = (0, 2, 3) if train.ndim == 4 else (0,)
-    mean = train.mean(axis=axes, keepdims=True)
-    deviation = train.std(axis=axes, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = train.mean(axis=axes, keepdims=True)
+        deviation = train.std(axis=axes, keepdims=True)
+    if not np.isfinite(deviation).all():
+        deviation = np.full_like(deviation, np.nan)
     # A constant column keeps a rounding error for a deviation, not always an exact zero.
     constant = deviation <= 1e-12 * np.abs(mean)
     deviation = np.where(constant, 1.0, deviation)
