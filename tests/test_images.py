@@ -395,6 +395,16 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
         prepare(spec, seed=1)
 
 
+def test_a_file_that_is_there_twice_is_pointed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "mine", layout(SPLIT), "folder")
+    (path / "test" / "dog" / "again.png").symlink_to(path / "train" / "dog" / "001.png")
+    assert prepare({"source": "image_folder", "path": str(path)}, seed=1).size("test") == 5
+    assert "1 images are there more than once" in caplog.text
+    assert f"{path}/test/dog/again.png is {path}/train/dog/001.png, for one" in caplog.text
+
+
 def test_a_class_of_one_image_stays_for_the_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -667,12 +667,16 @@ class _Seen:
         sizes: height and width, and the first image that has it.
         top: the largest value of 16-bit images, in shares of their range; None without such.
         transparent: how many images have transparent pixels.
+        files: the first image of each content, by its digest.
+        twice: images whose file is that of an earlier one, byte by byte, and that one.
     """
 
     where: str
     sizes: dict[tuple[int, int], str] = field(default_factory=dict)
     top: float | None = None
     transparent: int = 0
+    files: dict[bytes, str] = field(default_factory=dict)
+    twice: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, image: _Decoded, name: str) -> None:
         """Take note of an image.
@@ -682,14 +686,17 @@ class _Seen:
         """
         self.sizes.setdefault(image.pixels.shape[1:], name)
         if len(self.sizes) > 1:
-            (first, of), (other, another), *_ = self.sizes.items()
+            (size, of), (other, another), *_ = self.sizes.items()
             raise ValueError(
-                f"the images differ in size: {of} is {first}, {another} is {other} "
+                f"the images differ in size: {of} is {size}, {another} is {other} "
                 "(height, width); set image_size"
             )
         if image.top is not None:
             self.top = max(image.top, self.top or 0.0)
         self.transparent += image.transparent
+        first = self.files.setdefault(image.digest, name)
+        if first != name:
+            self.twice.append((name, first))
 
     def check(self) -> None:
         """Say what became of the images.
@@ -708,6 +715,11 @@ class _Seen:
         if self.transparent:
             logger.info(
                 "%s: transparent pixels of %d images become white", self.where, self.transparent
+            )
+        if self.twice:
+            logger.warning(
+                "%s: %d images are there more than once, byte by byte: %s is %s, for one",
+                *(self.where, len(self.twice), *self.twice[0]),
             )
 
 
@@ -759,6 +771,7 @@ class _Decoded:
     """Pixels, uint8, (3, height, width), and what ``_Seen`` takes note of."""
 
     pixels: np.ndarray
+    digest: bytes
     top: float | None
     transparent: bool
 
@@ -800,7 +813,8 @@ def _decode(
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top_edge = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top_edge, left + size, top_edge + size))
-    return _Decoded(np.asarray(image).transpose(2, 0, 1), top, transparent)
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    return _Decoded(np.asarray(image).transpose(2, 0, 1), digest, top, transparent)
 
 
 def _rgb(image: Image.Image, name: str) -> tuple[Image.Image, float | None, bool]:
