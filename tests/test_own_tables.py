@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from sgnoise.data.datasets import Dataset
 from sgnoise.data.sources import prepare
@@ -185,7 +187,11 @@ GERMAN = frame().to_csv(index=False, sep=";", decimal=",")
         ("twice.tsv", b"a\ta\tlabel\n1\t0\t0\n2\t1\t1\n", "there twice: a; rename or remove"),
         ("alone.csv", b"label\n1\n2\n", "no column but the target 'label'"),
         ("numbers.csv", b",label\n0,x\n1,y\n", "no column but the target and row numbers"),
-        ("decimal.csv", b'a,label\n"1,5",x\n"2,5",y\n', r"a \(row 0: '1,5': a decimal comma, w"),
+        ("decimal.csv", b'a,label\n"1,5",x\n"2,5",y\n', r"a \(row 0: '1,5': write a decimal poi"),
+        ("thousands.csv", b'a,label\n"1.234,5",x\n2,y\n', r"row 0: '1.234,5': write a decimal poi"),
+        ("digits.csv", b"a,label\n1" + b"0" * 30 + b",x\n2,y\n", r"not numbers: a \(row 0: '1000"),
+        ("zeros.csv", b"a,label\n1,01\n2,1\n3,1\n", "'01' and the like stand beside '1'; write"),
+        ("page.csv", b"<html>\n<body>404 not found</body>\n", "unknown target column"),
         ("dates.csv", b"a,label\n2020-01-01,x\n2020-01-02,y\n", r"a \(row 0: '2020-01-01'\)"),
         ("complex.csv", b"a,label\n1,x\n1+2j,y\n", r"not numbers: a \(row 1: '1\+2j'\)"),
         ("gap.csv", b"a,b,label\n1,2,x\n,2,y\n", r"1 rows .* \(first: row 1, .*; columns: a\)"),
@@ -223,6 +229,38 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
 )
 def test_columns_of_parquet_that_are_no_numbers(tmp_path: Path, column: Any, message: str) -> None:
     frame().assign(extra=column).to_parquet(tmp_path / "mine.parquet")
+    refused(tmp_path / "mine.parquet", message)
+
+
+def test_names_that_stand_twice_in_parquet(tmp_path: Path) -> None:
+    columns = [pa.array([1.0, 2.0, 3.0]), pa.array([0, 1, 0]), pa.array([0, 1, 0])]
+    for names in (["a", "label", "label"], ["a", "a", "label"]):
+        parquet.write_table(pa.table(columns, names=names), tmp_path / "mine.parquet")
+        refused(tmp_path / "mine.parquet", f"there twice: {names[1]}; rename")
+
+
+def test_an_index_is_no_column(
+    tmp_path: Path, expected: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame().set_index("label").to_parquet(tmp_path / "mine.parquet")
+    refused(tmp_path / "mine.parquet", r"'label' is the index .*reset_index\(\)")
+    frame().set_index(pd.Index(range(ROWS), name="day")).to_parquet(tmp_path / "mine.parquet")
+    assert read(tmp_path / "mine.parquet").digest == expected.digest
+    assert "mine.parquet: left out: the index day" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (pd.to_datetime(["2020-01-01", "2020-01-02"] * (ROWS // 2)), "the type datetime64"),
+        ([1.0, np.inf] * (ROWS // 2), "infinite values"),
+        ([1.0, None] * (ROWS // 2), r"missing values in 12 rows \(first: row 1"),
+        (["x", " "] * (ROWS // 2), "blank in row 1"),
+        (["x", None] * (ROWS // 2), r"missing values in 12 rows \(first: row 1"),
+    ],
+)
+def test_targets_of_parquet_that_are_no_classes(tmp_path: Path, labels: Any, message: str) -> None:
+    frame().assign(label=labels).to_parquet(tmp_path / "mine.parquet")
     refused(tmp_path / "mine.parquet", message)
 
 
@@ -273,6 +311,8 @@ GOOD = {"inputs": np.random.default_rng(0).normal(size=(9, 4)), "label": np.aran
         ({"label": GOOD["label"][:, None]}, r"'label' has shape \(9, 1\); expected a class for"),
         ({"label": np.arange(9)}, "as many classes as there are samples"),
         ({"inputs": np.zeros((9, 4, 4))}, r"grey images: save inputs\[:, None\]"),
+        ({"inputs": np.zeros((9, 0))}, r"no features: the inputs of a sample have shape \(0,\)"),
+        ({"label": np.array(["x", ""] * 4 + ["x"])}, "blank in row 1"),
         ({"inputs": np.float64(3)}, r"'inputs' has shape \(\); expected"),
         ({"inputs": np.where(GOOD["inputs"] > 1, np.nan, 1)}, r"\(first: row \d, counted from 0"),
     ],

@@ -789,8 +789,15 @@ def _decode(
             f"{name}: refused: {error} (a decompression bomb has so many pixels for its bytes); "
             "scale the image down"
         ) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name}: not an image that can be read: {len(content)} bytes that begin with "
+            f"{content[:8]!r}; replace the file or leave it out"
+        ) from error
     except _UNREADABLE as error:
-        raise ValueError(f"{name}: not an image that can be read: {error}") from error
+        raise ValueError(
+            f"{name}: not an image that can be read: {error}; replace the file or leave it out"
+        ) from error
     # A JPEG of several pictures (MPO) is a photograph with, say, its depth behind it.
     if frames > 1 and opened.format != "MPO":
         raise ValueError(

@@ -73,13 +73,24 @@ class Raw:
 
 
 def class_numbers(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[str]]:
-    """Labels as numbers from 0, in the order of the sorted labels, and their names."""
+    """Labels as numbers from 0, in the order of the sorted labels, and their names.
+
+    Raises:
+        ValueError: a label is missing, or they are no classes; with ``where`` in front.
+    """
+    if labels.dtype.kind in "cmM":
+        raise ValueError(
+            f"{where}: the target has the type {labels.dtype}; expected classes, as whole numbers "
+            "or text"
+        )
     if pd.isna(labels).any():
         rows = np.flatnonzero(pd.isna(labels))
         raise ValueError(
             f"{where}: the target has missing values in {len(rows)} rows (first: row {rows[0]}, "
             "counted from 0); leave these rows out"
         )
+    if np.issubdtype(labels.dtype, np.floating) and np.isinf(labels).any():
+        raise ValueError(f"{where}: the target has infinite values; leave these rows out")
     if np.issubdtype(labels.dtype, np.floating) and (labels != np.round(labels)).any():
         raise ValueError(
             f"{where}: the target has fractions, which look like numbers to predict (regression); "
@@ -88,6 +99,12 @@ def class_numbers(labels: np.ndarray, where: str) -> tuple[np.ndarray, list[str]
     # Text from a table arrives as objects, which numpy sorts but cannot name the type of.
     if labels.dtype == object:
         labels = labels.astype(str)
+    if labels.dtype.kind == "U" and (np.char.strip(labels) == "").any():
+        row = np.flatnonzero(np.char.strip(labels) == "")[0]
+        raise ValueError(
+            f"{where}: the target is blank in row {row}, counted from 0; name the class, or leave "
+            "such rows out"
+        )
     names, numbers = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"{where}: the target has one class only")

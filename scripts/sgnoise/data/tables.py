@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from sgnoise.data.downloads import digest_of
 from sgnoise.data.reading import Raw, Workspace, class_numbers
@@ -76,6 +77,10 @@ def read_table(
         )
     if not len(inputs):
         raise ValueError(f"{path}: the table has no rows")
+    if not inputs.size:
+        raise ValueError(
+            f"{path}: no features: the inputs of a sample have shape {inputs.shape[1:]}"
+        )
     if not np.isfinite(inputs).all():
         rows = np.unique(np.nonzero(~np.isfinite(inputs))[0])
         raise ValueError(
@@ -178,20 +183,32 @@ def _arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 def _read_parquet(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     try:
+        _check_names(pq.read_schema(path).names, path)
         frame = pd.read_parquet(path)
     except (ValueError, OSError, MemoryError, NotImplementedError, LookupError) as error:
+        if type(error) is ValueError and str(path) in str(error):
+            raise
+        first_line = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: damaged or no Parquet file: {error}; copy or save it again"
+            f"{path}: damaged or no Parquet file: {first_line}; copy or save it again"
         ) from error
+    index = [str(name) for name in frame.index.names if name is not None]
+    if target in index:
+        raise ValueError(
+            f"{path}: {target!r} is the index of the table; make it a column by reset_index()"
+        )
+    if index:
+        logger.warning("%s: left out: the index %s", path, ", ".join(index))
     frame.columns = [str(name) for name in frame.columns]
-    _check_names(list(frame.columns), path, target)
+    _check_target(list(frame.columns), path, target)
     return _features(frame.drop(columns=target), path), frame[target].to_numpy()
 
 
 def _read_text(path: Path, target: str, separator: str) -> tuple[np.ndarray, np.ndarray]:
     text = _text_of(path)
     names = _checked_header(text, path, target, separator)
-    _check_names(names, path, target)
+    _check_names(names, path)
+    _check_target(names, path, target)
     try:
         frame = pd.read_csv(
             io.StringIO(text),
@@ -210,7 +227,9 @@ def _read_text(path: Path, target: str, separator: str) -> tuple[np.ndarray, np.
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: cannot be read as a table: {error}; save it anew") from error
     frame.columns = names
-    return _features(frame.drop(columns=target), path), _labels(frame[target])
+    return _features(frame.drop(columns=target), path), _labels(
+        frame[target], f"{path}: {target!r}"
+    )
 
 
 def _text_of(path: Path) -> str:
@@ -273,8 +292,8 @@ def _check_separator(names: Sequence[str], path: Path, target: str, separator: s
     marks = [mark for mark in _MARKS if mark != separator]
     counts = {mark: max(name.count(mark) for name in names) for mark in marks}
     other = max(counts, key=lambda mark: counts[mark])
-    # Names have spaces in them, so that these are marks only where nothing else parts the names.
-    if counts[other] >= len(names) and (other != " " or len(names) == 1):
+    # Names have spaces in them, and so have lines that are no header.
+    if counts[other] >= len(names) and (other != " " or target in names[0].split()):
         raise ValueError(
             f"{path}: line 1: the fields seem to lie between {_MARKS[other]}, and belong between "
             f"{_MARKS[separator]} in a file {path.suffix}; save it so, with decimal points"
@@ -296,13 +315,16 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _check_names(names: list[str], path: Path, target: str) -> None:
+def _check_names(names: Sequence[str], path: Path) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         raise ValueError(
             f"{path}: columns that are there twice: {', '.join(twice)}; rename or remove one of "
             "each"
         )
+
+
+def _check_target(names: Sequence[str], path: Path, target: str) -> None:
     if target not in names:
         raise unknown_name(f"target column of {path}:", target, names)
     if len(names) == 1:
@@ -377,20 +399,35 @@ def _first_text(column: pd.Series) -> str:
     """The first cell that is no number, and where, to be put behind the column's name."""
     if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
         return f" ({column.dtype})"
-    for row, cell in enumerate(column):
-        if isinstance(cell, str) and not _is_number(cell):
-            comma = re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)
-            hint = ": a decimal comma, write a point" if comma else ""
-            return f" (row {row}: {cell[:40]!r}{hint})"
-    return f" ({type(column.iloc[0]).__name__})"
+    texts = [(row, cell) for row, cell in enumerate(column) if isinstance(cell, str)]
+    if not texts:
+        return f" ({type(column.iloc[0]).__name__})"
+    # Digits in such numbers that they are text to pandas are the other cause.
+    longest = max(texts, key=lambda text: len(text[1]))
+    row, cell = next((text for text in texts if not _is_number(text[1])), longest)
+    comma = re.fullmatch(r"\s*[-+]?[\d.]+,\d+\s*", cell)
+    hint = ": write a decimal point, and nothing between thousands" if comma else ""
+    return f" (row {row}: {cell[:40]!r}{hint})"
 
 
-def _labels(column: pd.Series) -> np.ndarray:
+def _check_zeros(text: pd.Series, numbers: pd.Series, where: str) -> None:
+    """Classes "01" and "1" are one number."""
+    begun = text[text.str.fullmatch(r"[-+]?0\d+")].drop_duplicates()
+    others = text.loc[numbers.isin(numbers[begun.index]) & ~text.isin(begun)]
+    if len(others):
+        raise ValueError(
+            f"{where}: {begun.iloc[0]!r} and the like stand beside {others.iloc[0]!r}; write each "
+            "class in one way"
+        )
+
+
+def _labels(column: pd.Series, where: str) -> np.ndarray:
     """Labels of a text file as numbers, if all are, or as text; None where they are missing."""
     text = column.str.strip()
     given = text[~text.isin(_MISSING)]
     numbers = pd.to_numeric(given, errors="coerce")
     if len(given) and numbers.notna().all():
+        _check_zeros(given, numbers, where)
         # A missing number among numbers; "NA" among names is a name.
         numbers = pd.to_numeric(given)
         return (numbers if len(given) == len(text) else numbers.reindex(text.index)).to_numpy()
