@@ -155,6 +155,7 @@ class Listed(Dataset):
         lambda: Listed(),
         lambda: DataLoader(TensorDataset(*data()), batch_size=32),
         lambda: DataLoader(Streamed(), batch_size=7),
+        lambda: Streamed(),
         lambda: (pair for pair in zip(*(part.split(40) for part in data()), strict=True)),
     ],
 )
@@ -173,8 +174,17 @@ def test_the_first_samples_alone() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(TypeError, match="data is of type int; it must be a DataLoader, a Dataset"):
         small(network(), 3)
-    with pytest.raises(TypeError, match="a batch of the data is of type dict; it must be a pair"):
-        small(network(), [{"inputs": 1}])
+    for message, given in {
+        "a batch of the data is a dict; it must be a pair": [{"inputs": 1}],
+        "a batch of the data is a list of 3; it must be a pair": [[*data(), 1]],
+        "a batch of the data is a Tensor; it must be a pair": [data()[0]],
+        "data is of type dict; it must be a DataLoader": dict(zip("xy", data(), strict=True)),
+        "data is of type Tensor; it must be": data()[0],
+        "data is of type str; it must be": "data.csv",
+        "single samples and not batches": DataLoader(TensorDataset(*data()), batch_size=None),
+    }.items():
+        with pytest.raises(TypeError, match=message):
+            small(network(), given)
     with pytest.raises(ValueError, match="150 inputs, but 149 targets"):
         small(network(), (data()[0], data()[1][:-1]))
     with pytest.raises(ValueError, match="batch_size is 151; there are 150 samples"):
@@ -187,6 +197,59 @@ def test_what_cannot_be_measured_is_refused() -> None:
         Probe(network(), functional.cross_entropy, data(), every=0)
     with pytest.raises(ValueError, match="nothing was measured yet: call step"):
         Probe(network(), functional.cross_entropy, data()).frame()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": nn.Linear}, "model is the class Linear; it must be a network, an object"),
+        ({"model": len}, "model is a builtin_function_or_method; it must be a network"),
+        ({"loss": nn.CrossEntropyLoss}, r"the class CrossEntropyLoss; give CrossEntropyLoss\(\)"),
+        ({"loss": "mse"}, "loss is a str; it must be a function of outputs and targets, such as"),
+        ({"uniform": -1}, "uniform is -1; it must be at least 0"),
+        ({"per_layer": -1}, "per_layer is -1; it must be at least 0"),
+        ({"uniform": 0, "per_layer": 0}, "no weight is chosen; raise one"),
+        ({"draws": 0}, "draws is 0; it must be at least 1"),
+        ({"samples": 0}, "samples is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"batch_sizes": 32}, r"batch_sizes is 32; it must be a list, such as \[32, 128\]"),
+        ({"batch_sizes": []}, r"batch_sizes is \[\]; it must name one at least"),
+        ({"batch_sizes": [8, 8]}, "and none twice"),
+        ({"batch_sizes": [8.5]}, r"batch_sizes has 8.5, a float; it must be as in \[32, 128\]"),
+        ({"laws": "stable"}, "laws is 'stable'; it must be a list, such as"),
+        ({"laws": []}, r"laws is \[\]; it must name one at least"),
+        ({"laws": ["stabel"]}, "unknown law 'stabel'; did you mean 'stable'"),
+        ({"threads": 0}, "threads is 0; it must be at least 1"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_the_gradients_are_taken(
+    wrong: dict[str, Any], message: str
+) -> None:
+    def never(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        assert "threads" in wrong, "the gradients are taken"
+        return functional.cross_entropy(outputs, targets)
+
+    given: dict[str, Any] = {"model": network(), "loss": never, "data": data()}
+    with pytest.raises((TypeError, ValueError), match=message):
+        measure(**(given | {"batch_sizes": [8], "draws": 50} | wrong))
+    if not wrong.keys() & {"batch_sizes", "laws", "threads"}:
+        with pytest.raises((TypeError, ValueError), match=message):
+            Probe(**(given | wrong))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    table = small(network(), data(), batch_sizes=np.array([8, 20]))
+    pd.testing.assert_frame_equal(table, small(network(), data()))
+
+
+@pytest.mark.filterwarnings("default")  # whatever the compiler of torch warns of
+def test_a_compiled_network_is_measured_as_the_network_that_it_has_compiled() -> None:
+    model = network()
+    compiled: Any = torch.compile(model, backend="eager")
+    pd.testing.assert_frame_equal(small(compiled, data()), small(model, data()))
+    probe = Probe(compiled, functional.cross_entropy, data(), batch_size=8, draws=50)
+    probe(1)
+    assert set(probe.frame()["layer"]) == {"0", "1", "4"}
 
 
 class Augmented(Dataset):

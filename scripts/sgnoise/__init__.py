@@ -10,7 +10,7 @@ Measure a network, in order of how much they do for you:
 Fit laws to numbers, one row or many:
 
     fit_stable, fit_gaussian, fit_student_t, fit_laplace, fit_generalised_gaussian,
-    fit_normal_inverse_gaussian, fit_stable_shared_alpha
+    fit_normal_inverse_gaussian, fit_stable_shared_alpha, fit_law (by name)
                                    -> a Fit: to_frame(), confidence_interval(), plot()
     stable                         density, distribution function, quantiles, random numbers
     laws                           the list of laws

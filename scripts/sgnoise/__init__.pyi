@@ -18,6 +18,7 @@ from sgnoise.fitting import Fit as Fit
 from sgnoise.fitting import fit_gaussian as fit_gaussian
 from sgnoise.fitting import fit_generalised_gaussian as fit_generalised_gaussian
 from sgnoise.fitting import fit_laplace as fit_laplace
+from sgnoise.fitting import fit_law as fit_law
 from sgnoise.fitting import fit_normal_inverse_gaussian as fit_normal_inverse_gaussian
 from sgnoise.fitting import fit_stable as fit_stable
 from sgnoise.fitting import fit_stable_shared_alpha as fit_stable_shared_alpha

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numba
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from sgnoise import devices, fitting, gradients, noise, seeds
 from sgnoise.comparison import compare_laws
+from sgnoise.laws import LAWS
+from sgnoise.messages import unknown_name
 from sgnoise.progress import track
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -67,7 +70,8 @@ def measure(
         model: any network whose first dimension is that of the samples.
         loss: of outputs and targets: the mean over samples, or a vector of one loss a sample.
         data: a DataLoader or another iterable of batches (inputs, targets), which is gone through
-            once, as it comes; a Dataset of such pairs; or the two as tensors or arrays.
+            once, as it comes; a Dataset of such pairs, streamed or not; or the two as tensors or
+            arrays.
         batch_sizes: samples in a mini-batch.
         uniform: weights chosen from the whole network.
         per_layer: weights chosen from each layer.
@@ -89,10 +93,19 @@ def measure(
         that name), likelihoods, ``sse``, ``ks`` and ``flag``, as in the workflow's fits.
 
     Raises:
-        TypeError: the data are none of these.
-        ValueError: more samples in a mini-batch than there are, an unknown law, or a network or a
-            loss without gradients of single samples (see ``sgnoise.gradients``).
+        TypeError: the network, the loss or the data are none.
+        ValueError: more samples in a mini-batch than there are, an unknown law, a number out of
+            range, or a network or a loss without gradients of single samples (see
+            ``sgnoise.gradients``).
     """
+    _check_network(model, loss)
+    _check_numbers(uniform=uniform, per_layer=per_layer, draws=draws, samples=samples, seed=seed)
+    batch_sizes = _listed("batch_sizes", batch_sizes, [32, 128])
+    laws = _listed("laws", laws, ["gaussian", "stable"])
+    for law in laws:
+        if law not in LAWS:
+            raise unknown_name("law", law, LAWS)
+    model = _uncompiled(model)
     chosen = gradients.sample_parameters(
         model, uniform=uniform, per_layer=per_layer, seed=seeds.integer_seed(seed, "sample")
     )
@@ -111,7 +124,7 @@ def measure(
             span=span,
             scaling=scaling,
             held_out_fraction=held_out_fraction,
-            threads=threads or numba.config.NUMBA_NUM_THREADS,
+            threads=numba.config.NUMBA_NUM_THREADS if threads is None else threads,
         )
         table.insert(len(chosen.frame.columns), "batch_size", batch_size)
         tables.append(table)
@@ -175,6 +188,11 @@ class Probe:
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; it must be at least 1")
+        _check_network(model, loss)
+        _check_numbers(
+            uniform=uniform, per_layer=per_layer, draws=draws, samples=samples, seed=seed
+        )
+        model = _uncompiled(model)
         self._model, self._loss = model, loss
         self._every, self._batch_size, self._draws = every, batch_size, draws
         self._seed, self._threads = seed, threads
@@ -242,6 +260,59 @@ class Probe:
         return summary.reset_index()
 
 
+def _check_network(model: nn.Module, loss: Loss) -> None:
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {_type(model)}"
+        raise TypeError(f"model is {what}; it must be a network, an object of torch.nn.Module")
+    if isinstance(loss, type):
+        raise TypeError(f"loss is the class {loss.__name__}; give {loss.__name__}()")
+    if not callable(loss):
+        raise TypeError(
+            f"loss is a {_type(loss)}; it must be a function of outputs and targets, such as "
+            "torch.nn.functional.cross_entropy"
+        )
+
+
+def _check_numbers(
+    *, uniform: int, per_layer: int, draws: int, samples: int | None, seed: int
+) -> None:
+    """Before the gradients, which take time."""
+    for name, value, least in (
+        ("uniform", uniform, 0),
+        ("per_layer", per_layer, 0),
+        ("draws", draws, 1),
+        ("samples", samples, 1),
+        ("seed", seed, 0),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    if uniform == per_layer == 0:
+        raise ValueError("uniform and per_layer are 0, so that no weight is chosen; raise one")
+
+
+def _listed(name: str, values: Any, example: list[Any]) -> list[Any]:
+    """The values of a list, of which there is one at least, and none twice."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {values!r}; it must be a list, such as {example}")
+    values = list(values)
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} is {values}; it must name one at least, and none twice")
+    kind = type(example[0])
+    for value in values:
+        if not isinstance(value, kind if kind is str else Integral):
+            raise TypeError(f"{name} has {value!r}, a {_type(value)}; it must be as in {example}")
+    return values
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The network that ``torch.compile`` was given: it has the same weights."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
+
+
 def _gradients(
     engine: gradients.PerSampleGradients,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
@@ -280,11 +351,17 @@ def _batches(data: Any, samples: int | None) -> Iterator[tuple[torch.Tensor, tor
     left = samples
     for batch in _pairs(data):
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            parts = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
             raise TypeError(
-                f"a batch of the data is of type {type(batch).__name__}; it must be a pair: inputs "
-                "and targets"
+                f"a batch of the data is a {_type(batch)}{parts}; it must be a pair: inputs and "
+                "targets"
             )
         inputs, targets = (torch.as_tensor(part) for part in batch)
+        if not (inputs.ndim and targets.ndim):
+            raise TypeError(
+                "the data give single samples and not batches; give the Dataset itself, or a "
+                "DataLoader with a batch_size"
+            )
         if len(inputs) != len(targets):
             raise ValueError(f"there are {len(inputs)} inputs, but {len(targets)} targets")
         if left is not None:
@@ -299,9 +376,12 @@ def _batches(data: Any, samples: int | None) -> Iterator[tuple[torch.Tensor, tor
 def _pairs(data: Any) -> Iterator[Any]:
     if isinstance(data, DataLoader):
         yield from data
-    elif isinstance(data, Dataset) and hasattr(data, "__len__"):
-        numbers = iter(range(len(data)))
-        while chunk := [data[number] for number in islice(numbers, CHUNK)]:
+    elif isinstance(data, Dataset):
+        if isinstance(data, Sized) and not isinstance(data, IterableDataset):
+            single: Iterator[Any] = (data[number] for number in range(len(data)))
+        else:
+            single = iter(data)
+        while chunk := list(islice(single, CHUNK)):
             yield default_collate(chunk)
     elif (
         isinstance(data, tuple | list)
@@ -309,11 +389,11 @@ def _pairs(data: Any) -> Iterator[Any]:
         and all(isinstance(part, torch.Tensor | np.ndarray) for part in data)
     ):
         yield data
-    elif hasattr(data, "__iter__"):
+    elif isinstance(data, Iterable) and not isinstance(data, str | Mapping | torch.Tensor):
         yield from data
     else:
         raise TypeError(
-            f"data is of type {type(data).__name__}; it must be a DataLoader, a Dataset, or inputs "
+            f"data is of type {_type(data)}; it must be a DataLoader, a Dataset, or inputs "
             "and targets as tensors or arrays"
         )
 
