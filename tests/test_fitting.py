@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -794,3 +797,41 @@ def test_the_picture_of_a_fit(tmp_path: Path) -> None:
         fitting.fit_gaussian(flat).plot().savefig(tmp_path / "fit.png")
     with pytest.raises(ValueError, match="no fit to draw: its flag is 'all_zero'"):
         fitting.fit_stable(np.zeros(50)).plot()
+
+
+# --- compiled code -----------------------------------------------------------------------------
+
+# Prints a digest of all that each law's fit holds and computes.
+DIGESTS = """
+import hashlib
+import numpy as np
+from sgnoise import fitting
+from sgnoise.laws import LAWS
+
+noise = np.random.default_rng(0).standard_t(3, (50, 100)).astype(np.float32)
+points = np.linspace(-5, 5, 50)[None].repeat(50, axis=0)
+for law in LAWS:
+    fit = fitting.fit_law(law, noise, threads=1)
+    arrays = {name: value for name, value in vars(fit).items() if isinstance(value, np.ndarray)}
+    for name, value in {**arrays, "pdf": fit.logpdf(points), "cdf": fit.cdf(points)}.items():
+        print(law, name, hashlib.sha256(value.tobytes()).hexdigest())
+"""
+
+
+def test_a_process_that_compiles_gives_the_bytes_of_one_that_does_not(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": str(Path(fitting.__file__).parents[1]),
+    }
+
+    def printed() -> str:
+        command = [sys.executable, "-c", DIGESTS]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    compiling = printed()
+    assert compiling.count("\n") > 5 * len(LAWS)
+    assert list(tmp_path.rglob("*.nbc"))
+    assert printed() == compiling

@@ -85,6 +85,9 @@ _MAX_NODES = KEEP_LOW + KEEP_HIGH_ALL + 8
 # Only the entry points are called from Python and cached on disk; the others need no wrapper to be
 # called from Python, which halves the time that compiling takes. In loops over values and nodes,
 # sums may be reordered (that lets them run in SIMD lanes); NaN and infinity keep their meaning.
+# What an entry point calls is another machine code in the process that compiles it (the function's
+# own) than in one that loads it from the cache (the copy beside the entry point). Where sums may be
+# reordered, both round alike if the compiler inlines the function in neither or, told so, in both.
 _NO_WRAPPER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _FAST = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 _entry = njit(cache=True, nogil=True)
@@ -1044,7 +1047,7 @@ def _fit_power(
     out[SCALE_SE] = out[SCALE] / math.sqrt(-(h_ll - h_pl * h_pl / h_pp)) if inside else np.nan
 
 
-@_vector
+@_in_lanes
 def _fit_scale(law: int, row: np.ndarray, location: float, n: int, out: np.ndarray) -> None:
     """Fit the normal or the Laplace law: closed forms. Values are divided by the largest first."""
     top = 0.0
