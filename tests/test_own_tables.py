@@ -239,6 +239,15 @@ def test_names_that_stand_twice_in_parquet(tmp_path: Path) -> None:
         refused(tmp_path / "mine.parquet", f"there twice: {names[1]}; rename")
 
 
+def test_harm_to_what_pandas_wrote_of_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    table = pa.Table.from_pandas(frame())
+    words = table.schema.metadata[b"pandas"].replace(b"float64", b"fmoat64")
+    words = words.replace(b'"object"', b'"fmoat64"')
+    parquet.write_table(table.replace_schema_metadata({b"pandas": words}), path)
+    refused(path, "damaged or no Parquet file: .*; copy or save it again")
+
+
 def test_an_index_is_no_column(
     tmp_path: Path, expected: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:

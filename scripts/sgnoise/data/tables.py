@@ -185,7 +185,10 @@ def _read_parquet(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         _check_names(pq.read_schema(path).names, path)
         frame = pd.read_parquet(path)
-    except (ValueError, OSError, MemoryError, NotImplementedError, LookupError) as error:
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError),
+        *(OSError, MemoryError, NotImplementedError),
+    ) as error:
         if type(error) is ValueError and str(path) in str(error):
             raise
         first_line = str(error).partition("\n")[0]
