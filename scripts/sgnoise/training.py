@@ -28,6 +28,7 @@ from torch import nn
 
 from sgnoise import models, seeds
 from sgnoise.data.datasets import Dataset, Part, Rows
+from sgnoise.gradients import world
 from sgnoise.losses import Loss, loss_function
 from sgnoise.messages import unknown_name
 
@@ -227,11 +228,11 @@ def train(
         ValueError: the parent is already past the last epoch, or a loss is no longer finite.
     """
     model.to(device)
-    # Convolutions of torch are fastest, some by a factor of two, with the channels last in memory.
-    if len(dataset.input_shape) == 3:
-        model.to(memory_format=torch.channels_last)
     samples, test_samples = Samples(dataset, "train", device), Samples(dataset, "test", device)
     objective = loss_function(loss, model)
+    strides = [parameter.stride() for parameter in model.parameters()]
+    if len(dataset.input_shape) == 3:
+        _channels_last(model, objective, samples)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[settings.optimizer](weights, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
@@ -324,7 +325,57 @@ def train(
             settings.stop.patience,
             settings.stop.tolerance,
         )
+    for parameter, stride in zip(model.parameters(), strides, strict=True):
+        if parameter.stride() != stride:
+            before = torch.empty_strided(
+                parameter.shape, stride, dtype=parameter.dtype, device=parameter.device
+            )
+            parameter.data = before.copy_(parameter.detach())
     return Trained(epoch, pd.DataFrame(history), _state(optimizer, scaler))
+
+
+def _channels_last(model: nn.Module, loss: Loss, samples: Samples) -> None:
+    """Arrange weights with the channels last in memory, unless the network refuses that.
+
+    Convolutions of torch are fastest so, some by a factor of two. But ``x.view(len(x), -1)`` behind
+    a convolution, as many networks have it, needs the channels first.
+    """
+    inputs, targets = samples[0:2]
+    model.to(memory_format=torch.channels_last)
+    refusal = _failure(model, loss, inputs, targets)
+    if refusal is None:
+        return
+    model.to(memory_format=torch.contiguous_format)
+    if _failure(model, loss, inputs, targets) is None:
+        logger.info(
+            "the network does not take images with the channels last in memory, so training may "
+            "be slower: %s",
+            str(refusal).partition("\n")[0],
+        )
+    else:
+        # Two samples are not enough for it, or it is at fault: the training itself will tell.
+        model.to(memory_format=torch.channels_last)
+
+
+def _failure(
+    model: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
+) -> Exception | None:
+    """The error of a pass in each mode, if any; model and random numbers stay as they are."""
+    modes = [(module, module.training) for module in model.modules()]
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers, random_state = world.Buffers(model), world.RandomState(inputs.device)
+    try:
+        for training in (True, False):
+            value = loss(model.train(training)(inputs.clone()), targets)
+            torch.autograd.grad(value, weights, allow_unused=True)
+    except Exception as error:
+        return error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        buffers.put_back()
+        random_state.put_back()
+    return None
 
 
 def batches(samples: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -16,6 +16,10 @@ from sgnoise.gradients import rules
 from sgnoise.gradients.offsets import Offsets
 
 
+class UnsuitableError(ValueError):
+    """A network or a loss for which there are no gradients of single samples; it says why."""
+
+
 @dataclass(frozen=True)
 class SampledTensor:
     """The sampled weights of one tensor, each of them once.
@@ -141,6 +145,8 @@ class Recorder(TorchFunctionMode):
 
     Attributes:
         largest: the bytes of the largest activations that a function with a rule returned.
+        shapes: of what each function with a rule received and returned: where they are others than
+            before, another dimension may have the size of that of the samples.
     """
 
     def __init__(
@@ -151,6 +157,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.largest = 0
+        self.shapes: list[tuple[torch.Size, torch.Size]] = []
         self._rows = rows
         self._samples = rows.shape[1]
         self._give_up = give_up
@@ -179,7 +186,7 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if not _is_new(result, used):
             return result
-        if func in _EXPANSIONS and len(result) == self._samples:
+        if func in _EXPANSIONS and result.ndim and len(result) == self._samples:
             repeated = self._lift(used[0], result.ndim)
             if repeated is not None and repeated.numel() == result.numel():
                 return repeated
@@ -205,6 +212,8 @@ class Recorder(TorchFunctionMode):
 
     def _samples_first(self, tensor: torch.Tensor, by_rows: bool) -> torch.Tensor | None:
         """(samples, ...), or None where the first dimension is not that of the samples."""
+        if tensor.ndim == 0:
+            return None
         if len(tensor) == self._samples:
             return tensor
         if by_rows and len(tensor) % self._samples == 0:
@@ -223,6 +232,7 @@ class Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         self.largest = max(self.largest, output.nbytes)
         received = call.received.detach()
+        self.shapes.append((received.shape, output.shape))
         parts = []
         for part in call.parts:
             sampled = self._seen.get(id(part.weight))
@@ -268,7 +278,7 @@ class Recorder(TorchFunctionMode):
             received, version = held.pop()
             for sampled, part in parts:
                 if received._version != version and part.needs_input:
-                    raise ValueError(
+                    raise UnsuitableError(
                         f"{sampled.source.name}: the input of its layer is changed in place later "
                         "on"
                     )
