@@ -639,3 +639,45 @@ def test_images_with_texts_train_as_well() -> None:
     history = training.train(model, pairs, chosen, loss="contrastive", seed=1, device=CPU).history
     assert history["train_loss"].iloc[-1] < 0.2 * history["train_loss"].iloc[0]
     assert history["train_accuracy"].iloc[-1] > 0.9
+
+
+class Viewing(nn.Module):
+    """A network of images that views what a convolution returns, which is then not to be moved."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Linear(64, 2)
+        self.view = view
+        self.layouts: set[bool] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.layouts.add(self.conv.weight.is_contiguous(memory_format=torch.channels_last))
+        x = torch.relu(self.norm(self.conv(x)))
+        return self.last(x.view(len(x), -1) if self.view else x.flatten(1))
+
+
+def test_images_are_moved_only_for_networks_that_take_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (24, 3, 6, 6)).astype(np.float32)
+    labels = np.arange(24) % 2
+    dataset = datasets.Dataset(images, labels, images[:8], labels[:8], 2, {}, "image")
+    settings = training.TrainingSettings(epochs=1, batch_size=8)
+    weights = []
+    for view in (True, False):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = Viewing(view)
+        state = torch.get_rng_state()
+        with caplog.at_level("INFO", "sgnoise"):
+            training.train(model, dataset, settings, seed=0, device=CPU)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert model.conv.weight.is_contiguous()
+        # Three steps, not those of the trial as well.
+        assert int(model.norm.get_buffer("num_batches_tracked")) == 3
+        assert model.layouts == ({True, False} if view else {True})
+        weights.append(model.last.weight.detach())
+    torch.testing.assert_close(*weights)
+    assert caplog.text.count("does not take images with the channels last") == 1

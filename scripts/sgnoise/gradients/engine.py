@@ -140,7 +140,10 @@ def per_sample_gradients(
 
     The network runs in evaluation mode. Exact up to rounding for linear, convolutional, embedding
     and normalisation layers, however often each is called; weights that are used in another way
-    are differentiated by ``torch.func``, which is slower and is announced in the log.
+    are differentiated by ``torch.func``, or one sample after another where that cannot do it, which
+    is slower and is announced in the log. Some samples are compared with autograd, of the first
+    batches more than of later ones. Inputs, buffers, modes, random states and ``grad`` are left as
+    they were.
 
     >>> network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> sample = sample_parameters(network, uniform=5, per_layer=2, seed=0)
@@ -160,8 +163,10 @@ def per_sample_gradients(
         (parameters, samples), in the type of the model.
 
     Raises:
-        ValueError: the loss is no mean over samples, a layer normalises by the statistics of the
-            mini-batch even in evaluation mode, or the model changes its activations in place.
+        ValueError: the loss is no mean over samples or compares outputs with targets of another
+            shape, a layer normalises by the statistics of the mini-batch even in evaluation mode,
+            the network is random in evaluation mode or changes its activations in place, or a
+            weight is complex.
     """
     return PerSampleGradients(model, loss, sample)(inputs, targets)
 
@@ -275,7 +280,8 @@ class PerSampleGradients:
         sample: as in ``per_sample_gradients``.
 
     Raises:
-        ValueError: a layer that normalises by the statistics of the mini-batch in any mode.
+        ValueError: a layer that normalises by the statistics of the mini-batch in any mode, or
+            complex weights.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, sample: ParameterSample) -> None:

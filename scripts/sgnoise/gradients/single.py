@@ -42,15 +42,20 @@ def _autograd(
     parameters: list[nn.Parameter],
     trainable: Sequence[nn.Parameter],
 ) -> Sequence[torch.Tensor | None]:
+    # Checkpoints of the older, reentrant kind know no other way than through ``grad``: they raise
+    # an error, or a weight behind them seems to be in no use.
     found = value()
     if not found.requires_grad:
         return [None] * len(parameters)
+    hides = world.has_own_functions(found)
     try:
-        return torch.autograd.grad(found, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(found, parameters, allow_unused=True)
     except RuntimeError as error:
-        # Checkpoints of the older, reentrant kind know no other way than through ``grad``.
-        if "checkpoint" not in str(error) or "backward()" not in str(error):
+        if not hides or "checkpoint" not in str(error):
             raise
+    else:
+        if not hides or all(gradient is not None for gradient in gradients):
+            return gradients
     return world.backward(value(), parameters, trainable)
 
 

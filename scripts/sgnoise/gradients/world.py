@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.function import BackwardCFunction
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -189,19 +190,24 @@ def backward(
             leaf.grad = gradient
 
 
+def has_own_functions(value: torch.Tensor) -> bool:
+    """Whether its graph has functions written in Python, which may hide weights from autograd."""
+    return any(isinstance(node, BackwardCFunction) for node in _graph(value))
+
+
 def _leaves(value: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that a backward pass gives a ``grad``."""
-    found = []
-    waiting, seen = [value.grad_fn], {value.grad_fn}
+    variables = [getattr(node, "variable", None) for node in _graph(value)]
+    return [variable for variable in variables if isinstance(variable, torch.Tensor)]
+
+
+def _graph(value: torch.Tensor) -> set[Any]:
+    """The nodes of the backward pass."""
+    waiting: list[Any] = [] if value.grad_fn is None else [value.grad_fn]
+    seen: set[Any] = set(waiting)
     while waiting:
-        node = waiting.pop()
-        if node is None:
-            continue
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, torch.Tensor):
-            found.append(variable)
-        for following, _ in node.next_functions:
-            if following not in seen:
+        for following, _ in waiting.pop().next_functions:
+            if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
-    return found
+    return seen
