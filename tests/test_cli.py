@@ -177,6 +177,7 @@ def test_of_many_samples_the_medians(capsys: pytest.CaptureFixture[str]) -> None
         ("x\n1\n", ["--laws", "stabel"], "unknown law 'stabel'; did you mean 'stable'?"),
         ("x\n1\n", ["--location", "mean"], "--location is 'mean'; it must be zero, median or a"),
         ("x\n1\n", ["--output", "a.xlsx"], "a.xlsx: the suffix must be one of .csv"),
+        ("x\n1\n", ["--output", "no/a.csv"], "no/a.csv: there is no folder no; make it first"),
         ("x,y\n1,2\n3,\n", ["--samples", "rows"], "no cell of a column of numbers may be empty"),
         (
             "x,y\n1,2\n3,\n",
@@ -223,6 +224,22 @@ def test_files_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1
+
+
+def test_parquet_without_pyarrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.DataFrame({"x": NORMAL}).to_parquet("numbers.parquet")
+    np.save("numbers.npy", NORMAL)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments, message in {
+        ("numbers.parquet",): "numbers.parquet: to read Parquet needs pyarrow: pip install pyarrow",
+        ("numbers.npy", "--output", "a.parquet"): "a.parquet: to write Parquet needs pyarrow: pip",
+    }.items():
+        assert main(["fit", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.out == ""
 
 
 def test_a_forgotten_location_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import csv
+import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
@@ -155,8 +156,8 @@ def fit_file(
         OSError: a file cannot be read or written.
         ImportError: a package is missing that the kind of file needs.
     """
-    if output is not None and Path(output).suffix not in _WRITERS:
-        raise ValueError(f"{output}: the suffix must be one of {', '.join(_WRITERS)}")
+    if output is not None:
+        _check_output(Path(output))
     samples = read_samples(file, columns=columns, rows=rows)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -170,6 +171,21 @@ def fit_file(
     if output is not None:
         _WRITERS[Path(output).suffix](table, output)
     show(table, samples, "standard input" if file == "-" else file, sys.stdout)
+
+
+def _check_output(path: Path) -> None:
+    """Before the fits, which take time."""
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(_WRITERS)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.suffix == ".parquet":
+        _require_pyarrow(path, "write")
+
+
+def _require_pyarrow(path: str | Path, to: str) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ImportError(f"{path}: to {to} Parquet needs pyarrow: pip install pyarrow")
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -243,10 +259,9 @@ def _of_array(file: str, columns: Sequence[str], rows: bool | None) -> list[Samp
 
 
 def _parquet_table(file: str) -> pd.DataFrame:
-    try:
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        raise ImportError(f"{file}: to read Parquet needs pyarrow: pip install pyarrow") from None
+    _require_pyarrow(file, "read")
+    import pyarrow.parquet as pq
+
     try:
         return pq.read_table(file).to_pandas()
     except ValueError as error:
