@@ -164,6 +164,12 @@ def test_data_come_in_many_forms(form: Any) -> None:
     pd.testing.assert_frame_equal(small(network(), form()), expected, rtol=1e-3)
 
 
+def test_progress_is_told_of_tensors_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="sgnoise")
+    small(network(), data())
+    assert f"batches of samples: {-(-150 // CHUNK)}/2 in " in caplog.text
+
+
 def test_the_first_samples_alone() -> None:
     inputs, targets = data()
     expected = small(network(), (inputs[:70], targets[:70]))

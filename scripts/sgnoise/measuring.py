@@ -111,7 +111,7 @@ def measure(
     )
     with _undisturbed(data):
         engine = gradients.PerSampleGradients(model, loss, chosen)
-        batches = track(_batches(data, samples), "batches of samples")
+        batches = track(_batches(data, samples), "batches of samples", _batch_count(data, samples))
         parts = _gradients(engine, batches, chosen, batch_sizes)
     tables = []
     for batch_size in batch_sizes:
@@ -347,7 +347,7 @@ def _noise(
 
 
 def _batches(data: Any, samples: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The samples as they come, at most so many: batches of inputs and targets."""
+    """The samples as they come, at most so many: inputs and targets of at most ``CHUNK`` each."""
     left = samples
     for batch in _pairs(data):
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
@@ -367,10 +367,25 @@ def _batches(data: Any, samples: int | None) -> Iterator[tuple[torch.Tensor, tor
         if left is not None:
             inputs, targets = inputs[:left], targets[:left]
             left -= len(targets)
-        if len(targets):
-            yield inputs, targets
+        for first in range(0, len(targets), CHUNK):
+            yield inputs[first : first + CHUNK], targets[first : first + CHUNK]
         if left == 0:
             return
+
+
+def _batch_count(data: Any, samples: int | None) -> int | None:
+    """How many there are in ``_batches``, where the data are two tensors or arrays; or None."""
+    if samples is not None or not _is_pair_of_arrays(data):
+        return None
+    return -(-len(data[0]) // CHUNK)
+
+
+def _is_pair_of_arrays(data: Any) -> bool:
+    return (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(part, torch.Tensor | np.ndarray) for part in data)
+    )
 
 
 def _pairs(data: Any) -> Iterator[Any]:
@@ -383,11 +398,7 @@ def _pairs(data: Any) -> Iterator[Any]:
             single = iter(data)
         while chunk := list(islice(single, CHUNK)):
             yield default_collate(chunk)
-    elif (
-        isinstance(data, tuple | list)
-        and len(data) == 2
-        and all(isinstance(part, torch.Tensor | np.ndarray) for part in data)
-    ):
+    elif _is_pair_of_arrays(data):
         yield data
     elif isinstance(data, Iterable) and not isinstance(data, str | Mapping | torch.Tensor):
         yield from data
