@@ -126,14 +126,14 @@ FIGURES = [
     Figure(
         "figure_9",
         "Figure 9",
-        SETTINGS["sde"],
+        shown("exit_axis"),
         "plot_exit_axis.py",
         lambda content: {"exits": f"{RESULTS}/sde/exit_axis.parquet"},
     ),
     Figure(
         "theory",
         "Theory",
-        SETTINGS["sde"],
+        shown("theory"),
         "plot_theory.py",
         lambda content: {"exits": f"{RESULTS}/sde/exit_time.parquet"},
         chapter="theory",

@@ -300,6 +300,8 @@ def test_three_sections_are_a_study() -> None:
         "histograms": {"figure_3": "mlp", "figure_5": "mlp", "batch_size": 32},
         "alpha_by_network": {"runs": ["mlp"], "batch_size": 32},
         "alpha_by_layer": {"left": ["mlp"], "right": [], "batch_size": 32},
+        "exit_axis": None,
+        "theory": None,
     }
     assert settings["tables"] == {
         "table_1": {"kind": "gaussian_stable", "runs": ["mlp"], "batch_sizes": [32]},
@@ -345,6 +347,11 @@ def test_what_is_false_is_left_out(nothing: bool | None) -> None:
     assert settings["figures"]["escape"] is None
     assert settings["figures"]["decay"] is not None
     assert set(settings["tables"].values()) == {None}
+    # Those of the equation go where it stays, too.
+    kept = complete_settings({**DEFAULT, "figures": {"theory": nothing}}, SCHEMA)["figures"]
+    assert (kept["exit_axis"], kept["theory"]) == ({}, None)
+    none = complete_settings({**DEFAULT, "figures": nothing}, SCHEMA)["figures"]
+    assert set(none.values()) == {None}
     own = study("mlp", figures={"alpha_by_layer": nothing, "histograms": {"figure_4": "mlp"}})
     figures = complete_settings(own, SCHEMA)["figures"]
     assert figures["alpha_by_layer"] is None

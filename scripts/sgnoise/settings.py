@@ -281,7 +281,7 @@ def _complete_shown(settings: dict[str, Any]) -> None:
         settings["figures"]["escape"] = None
     for figure, content in settings["figures"].items():
         # Figures 1 and 6 are of the batch sizes of escapes, not of one at which runs are measured.
-        if figure != "escape" and content is not None and "batch_size" not in content:
+        if figure != "escape" and content and "batch_size" not in content:
             names = [
                 name
                 for value in content.values()

@@ -110,6 +110,11 @@ def alpha_by_layer(settings: Mapping[str, Any]) -> Shown:
     }
 
 
+def of_the_equation(settings: Mapping[str, Any]) -> Shown:
+    """Figure 9 and the bounds show all that the section ``sde`` simulates."""
+    return None if settings["sde"] is None else {}
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 
@@ -146,6 +151,8 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], Shown]] = {
     "histograms": histograms,
     "alpha_by_network": alpha_by_network,
     "alpha_by_layer": alpha_by_layer,
+    "exit_axis": of_the_equation,
+    "theory": of_the_equation,
 }
 TABLES: dict[str, Callable[[Mapping[str, Any]], Shown]] = {
     "table_1": table_1,
