@@ -761,6 +761,12 @@ def test_all_that_runs_is_reached(tmp_path: Path) -> None:
                 assert top in reached.get(name, []), (script, file, qualified)
 
 
+@pytest.mark.parametrize("script", ["pretrain.py", "draw_noise.py", "fit_noise.py"])
+def test_what_takes_longest_reads_no_message_of_an_error(script: str) -> None:
+    """Else the words of all errors that it reaches count, and to mend one trains all networks."""
+    assert not Project(SCRIPTS).reach(script).reads
+
+
 def test_plots_and_statements_are_apart_from_computing() -> None:
     """What is looked at most often: which scripts an edit of these modules reruns."""
     project = Project(SCRIPTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,21 @@ def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         build("own_network:number", (6,))
     with pytest.raises(ValueError, match=r"cannot import 'own_networks'.* must be a file in"):
         build("own_networks:make", (6,))
+
+
+def test_a_network_of_ones_own_may_import_when_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_late.py").write_text(
+        "def make(input_shape, classes):\n"
+        "    from own_blocks import block\n"
+        "    return block(input_shape[0], classes)\n"
+    )
+    (tmp_path / "own_blocks.py").write_text("from torch.nn import Linear as block\n")
+    # As in a job, whose script lies elsewhere.
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
+    monkeypatch.chdir(tmp_path)
+    assert size(build("own_late:make", (6,))) == 35
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,9 @@ def _imported(name: str) -> Callable[..., nn.Module]:
         ) from error
     finally:
         sys.path.remove(os.getcwd())
+        # For what is imported when the network is built or run; last, so that it hides no library.
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"model {name!r}: {module_name!r} has no function {function_name!r}")
