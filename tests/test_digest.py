@@ -761,7 +761,13 @@ def test_all_that_runs_is_reached(tmp_path: Path) -> None:
                 assert top in reached.get(name, []), (script, file, qualified)
 
 
-@pytest.mark.parametrize("script", ["pretrain.py", "draw_noise.py", "fit_noise.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("pretrain.py", "dump_gradients.py", "draw_noise.py", "fit_noise.py"),
+        *("measure_escape_noise.py", "simulate_escape.py"),
+    ],
+)
 def test_what_takes_longest_reads_no_message_of_an_error(script: str) -> None:
     """Else the words of all errors that it reaches count, and to mend one trains all networks."""
     assert not Project(SCRIPTS).reach(script).reads

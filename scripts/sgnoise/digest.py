@@ -107,7 +107,7 @@ _FACTS = _set(
 # Names of what reads messages and docstrings otherwise than by the name of an error.
 _READERS = _set(
     """
-    __doc__ catch_warnings exc_info filterwarnings format_exc getdoc getsource print_exc
+    __doc__ exc_info filterwarnings format_exc getdoc getsource print_exc
     """
 )
 
@@ -181,7 +181,9 @@ class _Statement:
                 named.add(part.id)
             elif isinstance(part, ast.Attribute):
                 named.add(part.attr)
-        self.reads = bool(named & _READERS) or any(map(_reads_error, ast.walk(node)))
+        self.reads = bool(named & _READERS) or any(
+            _reads_error(part) or _records_warnings(part) for part in ast.walk(node)
+        )
         self._read(node, frozenset())
 
     @cached_property
@@ -473,6 +475,21 @@ def _names_bound(node: ast.AST) -> list[str]:
     return []
 
 
+def _records_warnings(node: ast.AST) -> bool:
+    """Whether ``catch_warnings`` is called to look at the warnings, not only to keep filters."""
+    return (
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] == "catch_warnings"
+        and bool(node.args or node.keywords)
+    )
+
+
+def _asks_no_words(node: ast.AST) -> bool:
+    """Whether a call asks an error for its kind, or for its first line, which is for the log."""
+    asked = ("isinstance", "messages.first_line")
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in asked
+
+
 def _reads_error(node: ast.AST) -> bool:
     """Whether a handler uses the error that it catches, but to raise another or for its facts."""
     if not isinstance(node, ast.ExceptHandler) or node.name is None or node.type is None:
@@ -481,7 +498,7 @@ def _reads_error(node: ast.AST) -> bool:
     names = [ast.unparse(part).rpartition(".")[2] for part in types]
     passed: set[ast.AST] = set()
     for part in ast.walk(node):
-        if isinstance(part, ast.Raise):
+        if isinstance(part, ast.Raise) or _asks_no_words(part):
             passed |= {*ast.walk(part)}
         if isinstance(part, ast.Attribute) and {f"{name}.{part.attr}" for name in names} <= _FACTS:
             passed.add(part.value)

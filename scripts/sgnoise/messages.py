@@ -18,3 +18,12 @@ def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:
     near = difflib.get_close_matches(str(name), valid, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {what} {name!r}{hint} (valid: {', '.join(valid)})")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind if it says nothing; for the log alone.
+
+    >>> first_line(ValueError("no such layer\nat line 3"))
+    'no such layer'
+    """
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

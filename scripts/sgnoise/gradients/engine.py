@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointError
 
-from sgnoise import noise, seeds, store
+from sgnoise import messages, noise, seeds, store
 from sgnoise.gradients import graph, single, world
 from sgnoise.gradients.offsets import Offsets
 from sgnoise.gradients.recorder import Recorder, SampledTensor, UnsuitableError
@@ -490,7 +490,7 @@ class PerSampleGradients:
             except (torch.OutOfMemoryError, UnsuitableError):
                 raise
             except Exception as error:
-                reason = _first_line(error)
+                reason = messages.first_line(error)
                 self._buffers.put_back()
                 if self._channels_last and inputs.ndim == 4 and prefers_channels_last(inputs):
                     self._channels_last = False
@@ -611,7 +611,7 @@ class PerSampleGradients:
         """Raise a ValueError if the network does not repeat itself."""
         losses: list[torch.Tensor] = []
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*requires_grad.*")
+            warnings.simplefilter("ignore")
             for _ in range(_REPETITIONS):
                 losses.append(self._loss(self._model(inputs.clone()), targets).double().sum())
                 self._buffers.put_back()
@@ -630,7 +630,7 @@ class PerSampleGradients:
         parameters = [tensor.parameter for tensor in self._tensors]
         with torch.no_grad(), warnings.catch_warnings():
             # Reentrant checkpoints wonder why they are called without gradients.
-            warnings.filterwarnings("ignore", message=".*requires_grad.*")
+            warnings.simplefilter("ignore")
             outputs = self._model(inputs[:1].clone())
         self._buffers.put_back()
         with world.differentiable(parameters):
@@ -769,7 +769,9 @@ class PerSampleGradients:
                     self._loops.add(tensor.name)
                     reason = self._reasons.get(tensor.name, "")
                     separator = "; " if reason else ""
-                    self._reasons[tensor.name] = f"{reason}{separator}vmap: {_first_line(error)}"
+                    self._reasons[tensor.name] = (
+                        f"{reason}{separator}vmap: {messages.first_line(error)}"
+                    )
             self._buffers.put_back()
         alone = [tensor for tensor in tensors if tensor.name in self._loops]
         if alone:
@@ -782,10 +784,6 @@ def _telling(rows: torch.Tensor) -> list[int]:
     """Two samples that show whether gradients are right: the first and the largest."""
     largest = int(rows.square().sum(dim=0).argmax())
     return sorted({0, largest}, key=lambda sample: sample == largest)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
 class _Layer(NamedTuple):
