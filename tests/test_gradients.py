@@ -1531,3 +1531,23 @@ def test_an_empty_batch_has_no_gradients() -> None:
     assert engine(inputs[:0], targets[:0]).shape == (len(sample), 0)
     assert engine(inputs, targets).shape == (len(sample), SAMPLES)
     assert engine(inputs[:0], targets[:0]).shape == (len(sample), 0)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 3.0], [1.0, 50.0, 1.0]])
+def test_classes_with_weights_of_their_own_have_no_gradients_of_samples(
+    weights: list[float],
+) -> None:
+    """Their loss is divided by the sum of the weights, so that halves of a batch hardly differ."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(300, 6), torch.randint(3, (300,))
+    model = nn.Linear(6, 3)
+    sample = gradients.sample_parameters(model, uniform=21, per_layer=0, seed=0)
+    loss = nn.CrossEntropyLoss(weight=torch.tensor(weights))
+    with pytest.raises(ValueError, match="where classes have weights of their own"):
+        gradients.per_sample_gradients(model, loss, inputs, targets, sample)
+    by_sample = nn.CrossEntropyLoss(weight=torch.tensor(weights), reduction="none")
+    found = gradients.per_sample_gradients(model, by_sample, inputs, targets, sample)
+    plain = gradients.per_sample_gradients(
+        model, nn.CrossEntropyLoss(reduction="none"), inputs, targets, sample
+    )
+    assert relative_error(found, plain * torch.tensor(weights)[targets]) < 1e-6

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ _FLOOR = 1e-5
 
 # Passes of a network that draws random numbers, to see whether they change its loss.
 _REPETITIONS = 4
+# Samples whose losses are looked at one by one.
+_FEW = 8
 
 # On a CPU so many samples are taken together that the largest activations have at most these bytes.
 # Larger ones would leave its caches, and the memory of each would be asked from the system anew (a
@@ -593,19 +596,24 @@ class PerSampleGradients:
                         "mean, or a vector of one loss a sample"
                     )
                 return
-            half = count // 2
-            parts = torch.stack(
-                [
-                    self._loss(outputs[rows], targets[rows]) * len(targets[rows])
-                    for rows in (slice(half), slice(half, None))
-                ]
-            )
-            error = (parts.sum() - value * count).abs()
-        if error > 1e-3 * parts.abs().sum():
-            raise UnsuitableError(
-                "the loss of a batch is not the mean of the losses of its samples, so these have "
-                "no gradients of their own; take the gradients of mini-batches instead"
-            )
+            # The halves of the batch, and a few samples one by one: classes that have weights of
+            # their own hardly show between halves.
+            half, few = count // 2, min(count, _FEW)
+            for whole, starts in ((count, [0, half, count]), (few, list(range(few + 1)))):
+                parts = torch.stack(
+                    [
+                        self._loss(outputs[first:last], targets[first:last]) * (last - first)
+                        for first, last in pairwise(starts)
+                    ]
+                )
+                value = self._loss(outputs[:whole], targets[:whole])
+                if (parts.sum() - value * whole).abs() > 1e-3 * parts.abs().sum():
+                    raise UnsuitableError(
+                        "the loss of a batch is not the mean of the losses of its samples, so "
+                        "these have no gradients of their own; take the gradients of mini-batches "
+                        "instead, or, where classes have weights of their own, multiply each "
+                        "sample's loss by its weight and take the plain mean"
+                    )
 
     def _refuse_random(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Raise a ValueError if the network does not repeat itself."""
