@@ -23,7 +23,7 @@ def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:
 def first_line(error: Exception) -> str:
     """The first line of what an error says, or its kind if it says nothing; for the log alone.
 
-    >>> first_line(ValueError("no such layer\nat line 3"))
+    >>> first_line(ValueError("no such layer\\nat line 3"))
     'no such layer'
     """
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
