@@ -1372,8 +1372,12 @@ def test_a_penalty_on_the_weights_is_part_of_the_gradient(
     assert not engine.loops
 
 
-def test_outputs_and_targets_of_different_shapes_are_refused() -> None:
+@pytest.mark.parametrize("bias", [-9.0, 0.0, 9.0])
+def test_outputs_and_targets_of_different_shapes_are_refused(bias: float) -> None:
+    torch.manual_seed(0)
     model = nn.Linear(4, 1)
+    # All outputs below all targets, among them, or above.
+    nn.init.constant_(model.bias, bias)
     inputs, targets = data(4)[0], torch.linspace(0, 1, SAMPLES)
     sample = gradients.sample_parameters(model, uniform=5, per_layer=0, seed=0)
     for loss in (

@@ -575,20 +575,7 @@ class PerSampleGradients:
             warnings.simplefilter("ignore")
             value = self._loss(outputs, targets)
             if outputs.shape != targets.shape and outputs.numel() == targets.numel():
-                try:
-                    matched = self._loss(outputs.reshape(targets.shape), targets)
-                except Exception:
-                    # It takes outputs of this shape alone, and knows what to do with them.
-                    matched = value
-                if matched.shape != value.shape or not torch.allclose(
-                    matched, value, rtol=1e-3, equal_nan=True
-                ):
-                    raise UnsuitableError(
-                        f"the network returns {tuple(outputs.shape)} and the targets are "
-                        f"{tuple(targets.shape)}: the loss compares each output with every "
-                        "target; give both the same shape (outputs.squeeze(1), or "
-                        "targets.unsqueeze(1))"
-                    )
+                self._check_shapes(outputs, targets)
             if value.ndim:
                 if len(value) != count:
                     raise UnsuitableError(
@@ -614,6 +601,28 @@ class PerSampleGradients:
                         "instead, or, where classes have weights of their own, multiply each "
                         "sample's loss by its weight and take the plain mean"
                     )
+
+    def _check_shapes(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Raise a ValueError if the loss compares each output with every target.
+
+        Outputs that are the targets tell it too: with those of the network alone, an absolute
+        error is the same either way where all outputs lie above all targets.
+        """
+        for tried in (outputs, targets.reshape(outputs.shape).to(outputs)):
+            try:
+                value = self._loss(tried, targets)
+                matched = self._loss(tried.reshape(targets.shape), targets)
+            except Exception:
+                # It takes outputs of this shape alone, and knows what to do with them.
+                continue
+            if matched.shape != value.shape or not torch.allclose(
+                matched, value, rtol=1e-3, equal_nan=True
+            ):
+                raise UnsuitableError(
+                    f"the network returns {tuple(outputs.shape)} and the targets are "
+                    f"{tuple(targets.shape)}: the loss compares each output with every target; "
+                    "give both the same shape (outputs.squeeze(1), or targets.unsqueeze(1))"
+                )
 
     def _refuse_random(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Raise a ValueError if the network does not repeat itself."""
