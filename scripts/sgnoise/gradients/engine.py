@@ -765,7 +765,46 @@ class PerSampleGradients:
                 if error <= 100 * rounding[tensor.rows].max():
                     continue
             wrong.add((tensor.layer, tensor.name in self._slow))
+        wrong |= self._missed(tensors, inputs, targets, rows)
         return [tensor for tensor in tensors if (tensor.layer, tensor.name in self._slow) in wrong]
+
+    def _missed(
+        self,
+        tensors: list[SampledTensor],
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> set[tuple[str, bool]]:
+        """Layers whose gradients do not add up to that of the whole batch, as in ``_wrong``.
+
+        A use of a weight that the rules have not seen may be dead in the few samples that are
+        compared one by one: behind a ReLU, say.
+        """
+        total = self._zeros(1)[:, 0]
+
+        def value() -> torch.Tensor:
+            found = self._loss(self._model(inputs.clone()), targets)
+            return found.sum() if found.ndim else found * len(targets)
+
+        try:
+            with world.differentiable(self._trainable):
+                single.fill_autograd(value, tensors, total, self._trainable)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            # A network that takes samples one by one alone: then so did what is to be checked.
+            return set()
+        finally:
+            self._buffers.put_back()
+        size = rows.abs().sum(dim=1)
+        error = (rows.sum(dim=1) - total).abs()
+        tolerance = max(_TOLERANCE, 10 * torch.finfo(rows.dtype).eps)
+        floor = _FLOOR * size.max()
+        return {
+            (tensor.layer, tensor.name in self._slow)
+            for tensor in tensors
+            if not error[tensor.rows].max() <= tolerance * size[tensor.rows].max() + floor
+        }
 
     def _fill(
         self,
